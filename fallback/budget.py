@@ -1,0 +1,41 @@
+"""The retry budget: a failing provider costs each client a bounded number of extra calls. Pure.
+
+The token scheme of gRPC A6 (grpc/proposal A6-client-retries.md): a Failure takes one token, a Reply
+gives `ratio` back, and retries are allowed only while more than half of the tokens are left. There is
+no clock in it, so the bound on extra calls in an outage is absolute: `max_tokens / 2`, at any rate.
+
+The ratio is chosen on purpose: retrying goes on for good while the share of failures stays below
+ratio/(1+ratio). 0.25 keeps retrying up to 20 % failures, where retries still rescue nearly all
+requests, and stops above, where they mostly add load.
+"""
+
+from __future__ import annotations
+
+
+class RetryBudget:
+    """One per provider. Drawn on by retry and failover alike, never by escalation."""
+
+    def __init__(self, *, max_tokens: float = 100.0, ratio: float = 0.25) -> None:
+        if max_tokens <= 0 or not 0 < ratio <= 1:
+            raise ValueError("max_tokens must be positive and ratio in (0, 1]")
+        self._max_tokens = max_tokens
+        self._ratio = ratio
+        self._tokens = max_tokens
+
+    @property
+    def tokens(self) -> float:
+        """Tokens left, 0 to max_tokens."""
+        return self._tokens
+
+    @property
+    def allows(self) -> bool:
+        """Whether another call because of a Failure may be made now."""
+        return self._tokens > self._max_tokens / 2
+
+    def on_reply(self) -> None:
+        """A call ended in a Reply."""
+        self._tokens = min(self._max_tokens, self._tokens + self._ratio)
+
+    def on_failure(self) -> None:
+        """A call ended in a Failure that another call could mend."""
+        self._tokens = max(0.0, self._tokens - 1.0)

@@ -1,0 +1,63 @@
+"""The workload's own verifier: a Python function that the service team names."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+from fallback.checks import Case, Judgement
+from fallback.types import Accept, Reject, Reply, Request, Unjudged
+
+VerifierFunction = Callable[[Request, Reply], bool]
+
+
+@lru_cache(maxsize=256)
+def _resolve(entry_point: str) -> VerifierFunction:
+    module_name, _, function_name = entry_point.partition(":")
+    if not module_name or not function_name:
+        raise ValueError(f"entry_point must be package.module:function, not {entry_point!r}")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"entry_point {entry_point!r} cannot be imported: {error}") from None
+    if not callable(function):
+        raise ValueError(f"entry_point {entry_point!r} is not callable")
+    resolved: VerifierFunction = function
+    return resolved
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierCheck:
+    """Calls `entry_point(request, reply) -> bool` on a worker thread, for at most `timeout_s`.
+
+    An exception or a timeout in it is Unjudged: a bug of the verifier says nothing about the reply.
+    """
+
+    name: ClassVar[str] = "verifier"
+    version: ClassVar[str] = "1"
+    paid: ClassVar[bool] = False
+
+    entry_point: str
+    timeout_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError("timeout_s must be a positive number of seconds")
+        _resolve(self.entry_point)
+
+    async def judge(self, case: Case) -> Judgement:
+        """By the function's truth value."""
+        function = _resolve(self.entry_point)
+        try:
+            async with asyncio.timeout(min(self.timeout_s, max(0.0, case.time_left_s))):
+                passed = await asyncio.to_thread(function, case.request, case.reply)
+        except TimeoutError:
+            return Judgement(Unjudged("verifier_timeout"))
+        except Exception:  # noqa: BLE001 - foreign code; its text may hold the reply, so only the fact is kept
+            return Judgement(Unjudged("verifier_error"))
+        return Judgement(Accept() if passed else Reject("verifier"))

@@ -1,0 +1,1 @@
+"""The service: request → features → decision → chain → reply → outcome."""

@@ -1,0 +1,133 @@
+"""What is recorded of a request: the Decision taken and the Outcome it led to. Frozen values, no I/O.
+
+An Outcome holds no text unless the workload's retention is switched on (`retained`): the router
+learns from feature vectors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fallback.types import Attempt
+
+
+class Mode(StrEnum):
+    """Straight to a tier, or down the chain."""
+
+    DIRECT = "direct"
+    CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the router chose. Immutable, logged whole.
+
+    `tiers` are tried in order; the first is the start tier. `propensities` gives, for every start
+    tier that could have been taken, the probability with which it would have been; without them
+    yesterday's log cannot judge tomorrow's router. `accept_thresholds` gives, by tier, the learned
+    scorer's P(good) from which its reply is accepted (empty without a model).
+    """
+
+    mode: Mode
+    tiers: tuple[str, ...]
+    reason: str
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    propensities: Mapping[str, float] = field(default_factory=dict)
+    expected_cost_usd: Mapping[str, float] = field(default_factory=dict)
+    accept_thresholds: Mapping[str, float] = field(default_factory=dict)
+    model_version: str = ""
+    explored: bool = False
+
+    @property
+    def start_tier(self) -> str:
+        """The tier tried first."""
+        return self.tiers[0]
+
+    @property
+    def propensity(self) -> float:
+        """Probability with which this start tier was taken."""
+        return self.propensities.get(self.start_tier, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RetainedText:
+    """Prompt and reply as JSON text, kept only where the workload's retention says so."""
+
+    prompt_json: str = field(repr=False)
+    reply_json: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The whole story of one request.
+
+    `status` is the gRPC status name sent to the caller (CANCELLED when the caller went away).
+    `resolved_tier` is empty when no tier gave a reply. `reply_features` is aligned with `attempts`;
+    None where an attempt ended in a Failure. `received_at_s` is wall-clock time since the epoch;
+    order is by `request_id`, which sorts by creation, never by wall time.
+    """
+
+    request_id: str
+    workload: str
+    received_at_s: float
+    duration_s: float
+    status: str
+    decision: Decision
+    attempts: tuple[Attempt, ...]
+    resolved_tier: str
+    accepted: bool
+    reasons: tuple[str, ...]
+    cost_usd: float
+    top_tier_cost_usd: float
+    features_version: str
+    request_features: bytes
+    reply_features: tuple[bytes | None, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    retained: RetainedText | None = None
+
+    @property
+    def misrouted(self) -> bool:
+        """A DIRECT reply that a check rejected, so that it had to escalate after all."""
+        return self.decision.mode is Mode.DIRECT and any(
+            attempt.tier == self.decision.start_tier and attempt.rejection is not None for attempt in self.attempts
+        )
+
+    @property
+    def escalated(self) -> bool:
+        """A verdict sent the request to a higher tier."""
+        return any(attempt.purpose.value == "escalation" for attempt in self.attempts)
+
+
+class RequestIds:
+    """Makes request ids: 32 hex digits that sort by creation within a process, then by wall time.
+
+    A wall clock that steps back does not make ids step back: the millisecond part never decreases.
+    """
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+        self._sequence = 0
+
+    def next(self, wall_s: float) -> str:
+        """A new id for a request received at `wall_s`."""
+        now_ms = int(wall_s * 1000)
+        if now_ms > self._last_ms:
+            self._last_ms, self._sequence = now_ms, 0
+        else:
+            self._sequence += 1
+        return f"{self._last_ms:012x}{self._sequence & 0xFFFF:04x}{os.urandom(8).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A caller's later judgement of a reply."""
+
+    request_id: str
+    good: bool
+    sufficient_tier: str = ""
+    score: float | None = None
+    reason: str = ""
+    reported_at_s: float = 0.0
