@@ -290,9 +290,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A rung of the ladder. The `can_*` and `thinking_off` fields say what its API accepts.
+    """A rung of the ladder.
 
     `min_time_s`: no attempt starts with less time left. `timeout_s`: one attempt's own limit.
+    `can_force_tool`: whether its API takes a forced tool choice (with thinking off) or answers 400.
     """
 
     name: str
@@ -303,4 +304,3 @@ class Tier:
     min_time_s: float
     timeout_s: float
     can_force_tool: bool
-    thinking_off: Literal["disabled", "between_tools", ""]

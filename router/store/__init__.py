@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -11,7 +11,20 @@ from router.outcome import Feedback, Outcome
 
 
 class StoreError(Exception):
-    """The store could not do it now (down, locked, full, corrupt). Says which, never what was stored."""
+    """The store could not do it now (down, locked, full, corrupt). Says which, never what was stored.
+
+    `code` is a short word (`busy`, `full`, `corrupt`, ...); `detail` names a path or a setting of the
+    operator's, never data.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail
+
+
+class Unstorable(StoreError):
+    """One of these values can never be stored, however often it is tried. Nothing was written."""
 
 
 class FeedbackStatus(StrEnum):
@@ -38,7 +51,8 @@ class WorkloadStats:
 
     `resolved` counts accepted replies by the tier that gave them; `direct` of `requests` were DIRECT,
     of which `misroutes` had to escalate. `first_rejected` of `first_judged` chains had their start
-    tier's reply rejected, by start tier. Costs in US dollars over all requests.
+    tier's last reply rejected with a remedy above that tier, by start tier; a reply that no check could
+    judge counts in neither. Costs in US dollars over all requests.
     """
 
     workload: str
@@ -53,7 +67,7 @@ class WorkloadStats:
     failures: int
     first_judged: dict[str, int]
     first_rejected: dict[str, int]
-    attempt_cost_usd: dict[str, float]  # mean cost of one reply, by tier
+    attempt_cost_usd: dict[str, float]  # mean cost of one reply and its checks, by tier
     cost_usd: float
     top_tier_cost_usd: float
     feedback_good: int
@@ -61,25 +75,40 @@ class WorkloadStats:
 
 
 class Store(Protocol):
-    """Blocking; called from the recorder's thread or from a command, never on the event loop.
+    """Blocking; called from the recorder's threads or from a command, never on the event loop.
 
-    Every method raises StoreError when the store cannot do it now.
+    Every method may be called from any thread and raises StoreError when the store cannot do it now.
     """
 
+    @property
+    def corrupt_rows(self) -> int:
+        """Rows that `read` refused, and therefore left out, since this store was opened."""
+
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Commit all, durably, in one transaction. An id seen before is left as it was."""
+        """Commit all, durably, in one transaction. An id seen before is left as it was.
+
+        Raises Unstorable, with nothing written, when one of them can never be stored.
+        """
 
     def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
         """Commit a caller's judgement of an outcome not older than `window_s`."""
 
     def read(self, *, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Recorded]:
-        """Outcomes received in [since_s, until_s), by request id, in bounded memory."""
+        """Outcomes received in [since_s, until_s), by request id, in bounded memory.
+
+        A row that is not as it was written is left out and counted in `corrupt_rows`.
+        """
 
     def stats(self, *, since_s: float = 0.0) -> list[WorkloadStats]:
         """Per workload, by name."""
 
-    def enforce_retention(self, *, now_s: float, max_age_s: dict[str, float]) -> int:
-        """Delete retained text older than its workload's age limit, everywhere it lies; how many."""
+    def enforce_retention(self, *, now_s: float, max_age_s: Mapping[str, float], default_max_age_s: float = 0.0) -> int:
+        """Delete retained text as old as its workload's age limit, everywhere it lies; how many.
+
+        A workload that `max_age_s` does not name has `default_max_age_s`; 0 keeps nothing. Works in
+        short transactions. Raises StoreError with code `retention_incomplete` when the text is deleted
+        but a reader still keeps traces of it in the store's files: the next call removes them.
+        """
 
     def ping(self) -> None:
         """Cheap proof that a write would work."""

@@ -1,0 +1,66 @@
+# One-verb targets; each does the set-up that it needs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+STUBS := protos/router/v1/*.proto
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --mypy_out=. --grpc_python_out=. --mypy_grpc_out=.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check lint types contracts stubs protos lock bench train clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.runtime: requirements/bootstrap.txt requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tierwise needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements/dev.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: .venv/.runtime ## two simulated days and the night between them, in under two minutes
+	@$(BIN)/python bench/demo.py
+
+run: .venv/.runtime ## the service in the foreground: Claude with ANTHROPIC_API_KEY, else the emulator
+	@$(BIN)/tierwise serve --config deploy/tierwise.toml --emulate-without-key
+
+test: .venv/.dev ## all tests
+	@$(BIN)/python -m pytest -n 2
+
+check: lint types contracts stubs ## what CI runs: lint, types, contracts, stubs, tests with coverage
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=
+	@$(BIN)/coverage report --skip-covered --fail-under=90 --include='fallback/*,router/policy.py,router/features.py,router/recorder.py'
+
+lint: .venv/.dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/buf lint
+	@$(BIN)/buf breaking --against protos/baseline.binpb
+
+types: .venv/.dev
+	@$(BIN)/mypy
+
+contracts: .venv/.dev
+	@$(BIN)/lint-imports
+
+protos: .venv/.dev ## regenerate the gRPC stubs
+	@$(PROTOC) $(STUBS) 2>/dev/null
+
+stubs: protos
+	@git diff --exit-code --stat -- router/v1 || (echo "the committed stubs differ from protos/: run make protos and commit"; exit 1)
+
+bench: .venv/.dev ## the figures of docs/measurements.md that a machine can repeat
+	@$(BIN)/python bench/run.py
+
+train: .venv/.runtime ## the nightly run on the outcomes of `make run`
+	@$(BIN)/tierwise-training nightly --config deploy/tierwise.toml
+
+lock: .venv/.runtime ## resolve requirements/*.txt anew
+	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q pyproject.toml -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q pyproject.toml --group dev -o requirements/dev.txt
+
+clean: ## remove everything that the targets made
+	@rm -rf .venv var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache

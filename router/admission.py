@@ -1,0 +1,29 @@
+"""Who may come in: a bound on the requests in flight, refused at once with when to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from router.status import Refusal
+
+
+class Admission:
+    """Counts the requests in flight, up to `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """A place for one request; Refusal (RESOURCE_EXHAUSTED with RetryInfo) when there is none."""
+        if self.in_flight >= self.limit:
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", "the service is at its limit", 0.5)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1

@@ -1,0 +1,117 @@
+"""From a configuration to a Generation: providers, chain, policies. Nothing here listens or waits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+
+from fallback.chain import Chain
+from fallback.clock import Clock
+from fallback.guards import Guards
+from fallback.providers import Endpoint
+from fallback.providers.anthropic_api import AnthropicProvider, Client, make_client
+from fallback.types import Tier
+from router.completion import Completer
+from router.config import Config, ConfigError, EndpointConfig
+from router.experience import Experience
+from router.generation import Generation
+from router.model import RouterModel
+from router.outcome import RequestIds
+from router.policy import Policy
+from router.recorder import Recorder
+
+
+def ladder_of(config: Config) -> tuple[Tier, ...]:
+    """The configured tiers as the chain's values."""
+    return tuple(Tier(**tier.model_dump()) for tier in config.tiers)
+
+
+def make_endpoints(
+    config: Config, clock: Clock, *, keep: Mapping[str, tuple[EndpointConfig, Endpoint]], emulator_url: str = ""
+) -> dict[str, Endpoint]:
+    """An Endpoint for each configured one, kept from before where nothing about it changed.
+
+    With `emulator_url` every endpoint leads to the emulator and needs no key. ConfigError otherwise
+    where a key or a platform's package is missing.
+    """
+    made = {}
+    for name, settings in config.endpoints.items():
+        if name in keep and keep[name][0] == settings:
+            made[name] = keep[name][1]
+            continue
+        made[name] = Endpoint(
+            name=name,
+            provider=AnthropicProvider(_client(name, settings, emulator_url), clock),
+            budget=settings.budget or settings.platform,
+            models={} if emulator_url else settings.models,
+            price_multiplier=settings.price_multiplier,
+        )
+    return made
+
+
+def missing_keys(config: Config) -> list[str]:
+    """Environment variables that hold no key although an endpoint names them."""
+    return sorted(
+        {
+            settings.api_key_env
+            for settings in config.endpoints.values()
+            if settings.platform in ("anthropic", "foundry") and not os.environ.get(settings.api_key_env)
+        }
+    )
+
+
+def make_generation(
+    config: Config,
+    *,
+    endpoints: dict[str, Endpoint],
+    guards: Guards,
+    experience: Experience,
+    model: Callable[[], RouterModel | None],
+    recorder: Recorder,
+    ids: RequestIds,
+    clock: Clock,
+    uniform: Callable[[], float],
+) -> Generation:
+    """Everything that requests need, for one configuration."""
+    ladder, prices = ladder_of(config), config.load_prices()
+    chain = Chain(
+        ladder=ladder,
+        endpoints=endpoints,
+        prices=prices,
+        guards=guards,
+        recovery=config.resilience.recovery(),
+        clock=clock,
+        uniform=uniform,
+    )
+    completer = Completer(
+        ladder=ladder,
+        chain=chain,
+        prices=prices,
+        policy=Policy(experience, uniform),
+        experience=experience,
+        model=model,
+        recorder=recorder,
+        ids=ids,
+        clock=clock,
+        text_cap_chars=config.model.text_cap_chars,
+    )
+    return Generation(config, completer, endpoints)
+
+
+def _client(name: str, settings: EndpointConfig, emulator_url: str) -> Client:
+    if emulator_url:
+        return make_client("anthropic", api_key="emulated", base_url=emulator_url)
+    if settings.platform == "vertex" and importlib.util.find_spec("google.auth") is None:
+        raise ConfigError(f"endpoints.{name}.platform: vertex needs the package extra tierwise[vertex]")
+    key = os.environ.get(settings.api_key_env, "")
+    if not key and settings.platform in ("anthropic", "foundry"):
+        raise ConfigError(f"endpoints.{name}.api_key_env: the environment variable {settings.api_key_env} is not set")
+    return make_client(
+        settings.platform,
+        api_key=key,
+        base_url=settings.base_url,
+        region=settings.region,
+        project=settings.project,
+        resource=settings.resource,
+    )

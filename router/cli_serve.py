@@ -1,0 +1,71 @@
+"""`tierwise serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from router.config import Config
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without one, the defaults.")
+@click.option("--listen", default="", help="host:port, over the configuration's own. Port 0 picks a free one.")
+@click.option(
+    "--emulate-without-key",
+    is_flag=True,
+    help="Where an endpoint's API key is not set, answer from the built-in emulator instead of refusing to start.",
+)
+def serve(config_path: Path | None, listen: str, *, emulate_without_key: bool) -> None:
+    """Run the service in the foreground.
+
+    SIGHUP reloads the configuration, SIGTERM stops gracefully. Exit code 2: the configuration is wrong.
+    """
+    # One thread for BLAS: a request's arithmetic is tiny, and a pool would only fight the event loop.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from router.config import ConfigError, load_config
+    from router.logs import setup_logging
+    from router.store import StoreError
+    from router.telemetry import TelemetryError
+
+    try:
+        config = load_config(config_path)
+        if listen:
+            server = type(config.server).model_validate({**config.server.model_dump(), "listen": listen})
+            config = config.model_copy(update={"server": server})
+        setup_logging(config.telemetry.log_format, config.telemetry.log_level)
+        asyncio.run(_serve(config, config_path, emulate_without_key=emulate_without_key))
+    except (ConfigError, StoreError, TelemetryError, ValueError) as error:
+        click.echo(f"tierwise: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        click.echo(f"tierwise: cannot start: {error}", err=True)
+        sys.exit(1)
+
+
+async def _serve(config: Config, config_path: Path | None, *, emulate_without_key: bool) -> None:
+    from router.build import missing_keys
+    from router.serve import Service
+
+    missing = missing_keys(config)
+    emulator_url = ""
+    if missing and emulate_without_key:
+        from fallback.emulator.server import Emulator
+        from fallback.emulator.simulated import SimulatedSource
+
+        emulator_url = await Emulator(SimulatedSource()).start()
+        click.echo(f"{', '.join(missing)} not set: every answer is SIMULATED by the emulator at {emulator_url}")
+    elif not missing:
+        click.echo("answers come from Claude; requests cost money")
+    service = Service(config, config_path=config_path, emulator_url=emulator_url)
+    await service.start()
+    click.echo(f"tierwise is serving on {config.server.listen.rpartition(':')[0]}:{service.port}")
+    if service.telemetry.prometheus_port is not None:
+        click.echo(f"metrics on http://127.0.0.1:{service.telemetry.prometheus_port}/metrics")
+    await service.run()

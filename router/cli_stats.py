@@ -1,0 +1,39 @@
+"""`tierwise stats`: the numbers by which the chain is watched."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The service's TOML file.")
+@click.option("--store", "url", default="", help="Store URL, over the configuration's own.")
+@click.option("--days", default=7.0, show_default=True, help="How far back to look.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> None:
+    """Per workload: share resolved by tier, escalation rate and its break-even line, cost and saving."""
+    from router.config import ConfigError, load_config
+    from router.stats import as_json as to_json
+    from router.stats import render, rows
+    from router.store import StoreError
+    from router.store.sql import SqlStore
+
+    try:
+        config = load_config(config_path)
+        store = SqlStore(url or config.store.url)
+        found = rows(store.stats(since_s=time.time() - days * 86_400), config.ladder)
+        store.close()
+    except (ConfigError, StoreError) as error:
+        click.echo(f"tierwise: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(json.dumps(to_json(found), indent=2))
+        return
+    from rich.console import Console
+
+    Console(width=max(100, Console().width)).print(render(found))

@@ -1,0 +1,279 @@
+"""One request from features to outcome: the path that every Complete call takes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fallback.chain import Chain, Job, Resolution, Rules
+from fallback.checks import Case, Check
+from fallback.checks.scorer import ScorerCheck
+from fallback.clock import Clock
+from fallback.economics import PriceBook
+from fallback.errors import Failure
+from fallback.ledger import Ledger
+from fallback.types import Remedy, Reply, Request, Tier
+from router.config import WorkloadConfig
+from router.experience import Experience
+from router.features import FEATURES_VERSION, Features, request_features
+from router.model import RouterModel
+from router.outcome import Decision, Mode, Outcome, RequestIds
+from router.policy import Policy, Question
+from router.recorder import Recorder
+from router.reply_features import reply_features
+from router.retention import retained_text
+from router.status import Refusal, no_reply
+from router.translate import Bounds, InvalidField
+
+# The reply has to reach the caller before its deadline: the chain stops this much earlier.
+_MARGIN_S = 0.05
+_MARGIN_SHARE = 0.05
+_TYPICAL_OUTPUT_TOKENS = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A validated request with its workload's policy. `time_left_s` is the caller's, None without one."""
+
+    request: Request
+    policy: WorkloadConfig
+    checks: tuple[Check, ...]
+    bounds: Bounds
+    labels: Mapping[str, str] = field(default_factory=dict)
+    time_left_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A reply in hand, and whether its outcome is durable."""
+
+    outcome: Outcome
+    reply: Reply
+    recorded: bool
+
+
+class Completer:
+    """What all requests share. `model` gives the model of the moment; one request uses one model throughout."""
+
+    def __init__(
+        self,
+        *,
+        ladder: tuple[Tier, ...],
+        chain: Chain,
+        prices: PriceBook,
+        policy: Policy,
+        experience: Experience,
+        model: Callable[[], RouterModel | None],
+        recorder: Recorder,
+        ids: RequestIds,
+        clock: Clock,
+        text_cap_chars: int,
+    ) -> None:
+        self.ladder = {tier.name: tier for tier in ladder}
+        self.chain = chain
+        self.prices = prices
+        self.policy = policy
+        self.experience = experience
+        self.model = model
+        self.recorder = recorder
+        self.ids = ids
+        self.clock = clock
+        self.text_cap_chars = text_cap_chars
+        self._later: set[asyncio.Task[bool]] = set()  # the loop itself keeps no task alive
+
+    def record_later(self, outcome: Outcome) -> None:
+        """Record an outcome that nobody waits for."""
+        task = asyncio.ensure_future(self.recorder.record(outcome))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    def decide(self, ask: Ask) -> tuple[Decision, Features, RouterModel | None]:
+        """The decision, the features it rests on and the model that made it. Calls and spends nothing."""
+        model = self.model()
+        features = request_features(ask.request, text_cap_chars=self.text_cap_chars)
+        allowed = self._affordable(ask)
+        question = Question(
+            workload=ask.request.workload,
+            policy=ask.policy,
+            allowed=allowed,
+            features=features,
+            cost_usd={tier: self._expected_usd(ask.request, tier) for tier in allowed},
+        )
+        return self.policy.decide(question, model), features, model
+
+    def allowed(self, ask: Ask) -> tuple[str, ...]:
+        """The tiers inside both the workload's and the caller's bounds, cheapest first."""
+        names = tuple(self.ladder)
+        low = names.index(ask.policy.lowest_tier) if ask.policy.lowest_tier else 0
+        high = names.index(ask.policy.highest_tier) if ask.policy.highest_tier else len(names) - 1
+        allowed = tuple(name for name in ask.bounds.allowed if low <= names.index(name) <= high)
+        if not allowed:
+            raise InvalidField("bounds", "leave no tier of this workload's policy")
+        return allowed
+
+    def _affordable(self, ask: Ask) -> tuple[str, ...]:
+        """The allowed tiers that the cost cap leaves."""
+        allowed = self.allowed(ask)
+        cap_usd = self.cap_usd(ask)
+        if math.isinf(cap_usd):
+            return allowed
+        max_tokens = ask.request.max_tokens
+        affordable = tuple(
+            name
+            for name in allowed
+            if self.prices.bound_usd(self.ladder[name].model, ask.request, max_tokens) <= cap_usd
+        )
+        if not affordable:
+            raise InvalidField("bounds.cost_cap_usd", "no allowed tier is sure to cost less than this")
+        return affordable
+
+    @staticmethod
+    def cap_usd(ask: Ask) -> float:
+        """The tighter of the caller's and the workload's cost cap; inf where there is none."""
+        return min(ask.bounds.cost_cap_usd, ask.policy.cost_cap_usd or math.inf)
+
+    def _expected_usd(self, request: Request, tier: str) -> float:
+        """One attempt's expected cost: measured for the workload where there is enough, else by list price."""
+        measured = self.experience.cost_usd(request.workload, tier)
+        if measured is not None:
+            return measured
+        tokens = self.output_tokens(request, tier)
+        return self.prices.expected_usd(self.ladder[tier].model, request, tokens)
+
+    def output_tokens(self, request: Request, tier: str) -> float:
+        """Expected output length: the workload's own on this tier, else a typical one."""
+        measured = self.experience.output_tokens(request.workload, tier)
+        return measured if measured is not None else min(_TYPICAL_OUTPUT_TOKENS, float(request.max_tokens))
+
+
+class Completion:
+    """One request under way. `outcome` is there as soon as it has ended, however it ended."""
+
+    def __init__(self, completer: Completer, ask: Ask) -> None:
+        self._shared = completer
+        self._ask = ask
+        self._reply_features: dict[int, Features] = {}
+        self.outcome: Outcome | None = None
+
+    async def run(self) -> Completed:
+        """The reply with its outcome on disk. Raises InvalidField, or Refusal when no tier replied."""
+        shared, ask = self._shared, self._ask
+        wall_s, started_s = shared.clock.wall_s(), shared.clock.monotonic_s()
+        decision, features, model = shared.decide(ask)
+        ledger = Ledger(started_s)
+        job = self._job(decision, features, model, started_s)
+        resolution: Resolution | None = None
+        refusal: Refusal | None = None
+        ended = False
+        try:
+            resolution = await shared.chain.run(job, ledger)
+            ended = True
+        except Failure as failure:
+            refusal = no_reply(failure, time_left_s=job.deadline_s - shared.clock.monotonic_s())
+            ended = True
+        finally:
+            status = refusal.code.name if refusal else ("OK" if resolution else self._cut_off(job))
+            outcome = self._outcome(wall_s, decision, features, ledger, resolution, status)
+            self.outcome = outcome
+            shared.experience.observe(outcome)
+            if not ended:  # the caller is gone: what happened is recorded without it
+                shared.record_later(outcome)
+        recorded = await shared.recorder.record(outcome)
+        if refusal is not None:
+            raise refusal
+        assert resolution is not None
+        return Completed(outcome, resolution.reply, recorded)
+
+    def _job(self, decision: Decision, features: Features, model: RouterModel | None, now_s: float) -> Job:
+        ask = self._ask
+        left_s = ask.policy.deadline_s
+        if ask.time_left_s is not None:
+            left_s = ask.time_left_s - min(_MARGIN_S, ask.time_left_s * _MARGIN_SHARE)
+        checks = tuple(check for check in ask.checks if decision.mode is Mode.CHAIN or not check.paid)
+        if model is not None:
+            checks = (*checks, self._scorer(decision, features, model))
+        unjudged = None if ask.policy.unjudged == "accept" else Remedy(ask.policy.unjudged)
+        return Job(
+            request=ask.request,
+            tiers=decision.tiers,
+            allowed=frozenset(self._shared.allowed(ask)),
+            checks=checks,
+            rules=Rules(unjudged, ask.policy.failover_up, ask.policy.failover_down),
+            deadline_s=now_s + left_s,
+            cost_cap_usd=self._shared.cap_usd(ask),
+        )
+
+    def _scorer(self, decision: Decision, features: Features, model: RouterModel) -> ScorerCheck:
+        def probability(case: Case) -> float | None:
+            return model.reply_probability(case.tier, features, self._features_of(case.reply))
+
+        return ScorerCheck(model.version, probability, decision.accept_thresholds)
+
+    def _features_of(self, reply: Reply) -> Features:
+        """The reply's features, computed once for the scorer and the outcome."""
+        found = self._reply_features.get(id(reply))
+        if found is None:
+            found = reply_features(self._ask.request, reply, text_cap_chars=self._shared.text_cap_chars)
+            self._reply_features[id(reply)] = found
+        return found
+
+    def _outcome(
+        self,
+        wall_s: float,
+        decision: Decision,
+        features: Features,
+        ledger: Ledger,
+        resolution: Resolution | None,
+        status: str,
+    ) -> Outcome:
+        shared, ask = self._shared, self._ask
+        attempts = ledger.attempts
+        return Outcome(
+            request_id=shared.ids.next(wall_s),
+            workload=ask.request.workload,
+            received_at_s=wall_s,
+            duration_s=shared.clock.monotonic_s() - ledger.started_s,
+            status=status,
+            decision=decision,
+            attempts=attempts,
+            resolved_tier=resolution.tier if resolution else "",
+            accepted=resolution.accepted if resolution else False,
+            reasons=resolution.reasons if resolution else (),
+            cost_usd=ledger.cost_usd,
+            top_tier_cost_usd=self._top_tier_usd(ledger),
+            features_version=FEATURES_VERSION,
+            request_features=features.to_bytes(),
+            reply_features=tuple(
+                self._features_of(attempt.result).to_bytes() if isinstance(attempt.result, Reply) else None
+                for attempt in attempts
+            ),
+            labels=ask.labels,
+            retained=retained_text(ask.request, resolution.reply) if resolution and ask.policy.retention_days else None,
+        )
+
+    def _top_tier_usd(self, ledger: Ledger) -> float:
+        """What the highest tier alone would have cost: its own reply where it gave one, else an estimate.
+
+        The estimate takes the prompt length that a tier billed and the workload's mean output length
+        on the highest tier (the reply's own while that is unknown). 0 when no tier replied.
+        """
+        shared, top = self._shared, list(self._shared.ladder.values())[-1]
+        replies = [attempt for attempt in ledger.attempts if isinstance(attempt.result, Reply)]
+        if not replies:
+            return 0.0
+        for attempt in replies:
+            if attempt.tier == top.name:
+                return attempt.cost_usd
+        last = replies[-1].result
+        assert isinstance(last, Reply)
+        tokens = shared.experience.output_tokens(self._ask.request.workload, top.name)
+        price = shared.prices.price(top.model).at(last.usage.prompt_tokens)
+        output = tokens if tokens is not None else last.usage.output_tokens
+        return (last.usage.prompt_tokens * price.input + output * price.output) / 1_000_000
+
+    def _cut_off(self, job: Job) -> str:
+        """The status of a request whose caller went away: by its own deadline, or by cancelling."""
+        left_s = job.deadline_s - self._shared.clock.monotonic_s()
+        return "CANCELLED" if left_s > 0 else "DEADLINE_EXCEEDED"

@@ -1,0 +1,331 @@
+"""One TOML file, refused at start where anything in it is wrong, with the path of what is.
+
+Every default stands here and nowhere else; `docs/configuration.md` is written from it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+import fallback
+from fallback.breaker import BreakerSettings
+from fallback.checks import Check
+from fallback.checks.stop_reason import Policy
+from fallback.economics import PriceBook, PriceError, parse_price_book
+from fallback.guards import GuardSettings
+from fallback.providers.anthropic_api import Platform
+from fallback.recovery import RecoverySettings
+from router.parts import ALWAYS, CHECKS, StopReasonCheck
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+BUILT_IN_PRICES = Path(fallback.__file__).parent / "prices.toml"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; one line for each thing, with its path and what was expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerConfig(_Section):
+    """The gRPC side. `listen` port 0 picks a free one. Text limits bound the work before it starts."""
+
+    listen: str = "127.0.0.1:50051"
+    reflection: bool = True
+    max_message_bytes: Count = 4 << 20
+    max_text_chars: Count = 2_000_000
+    max_in_flight: Count = 512
+    grace_s: Seconds = 30.0
+    unknown_workloads: Literal["default", "refuse"] = "default"
+    max_workloads: Count = 1_000
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65_535:
+            raise ValueError("must be host:port, such as 127.0.0.1:50051")
+        return value
+
+
+class TierConfig(_Section):
+    """A rung of the ladder; the order in the file is the cost order."""
+
+    name: str
+    model: str
+    endpoints: Annotated[tuple[str, ...], Field(min_length=1)] = ("claude",)
+    max_output_tokens: Count = 128_000
+    max_input_tokens: Count = 1_000_000
+    min_time_s: Seconds = 0.5
+    timeout_s: Seconds = 120.0
+    can_force_tool: bool = False
+
+
+class EndpointConfig(_Section):
+    """A road to tiers. The key is read from the environment variable named here, never from the file."""
+
+    platform: Platform = "anthropic"
+    api_key_env: str = "ANTHROPIC_API_KEY"
+    base_url: str = ""
+    region: str = ""
+    project: str = ""
+    resource: str = ""
+    budget: str = ""
+    models: dict[str, str] = Field(default_factory=dict)
+    price_multiplier: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+    @model_validator(mode="after")
+    def _what_the_platform_needs(self) -> Self:
+        if self.platform in ("bedrock", "vertex") and not self.region:
+            raise ValueError(f"region is required with platform {self.platform}")
+        if self.platform == "vertex" and not self.project:
+            raise ValueError("project is required with platform vertex")
+        if self.platform == "foundry" and not (self.resource or self.base_url):
+            raise ValueError("resource or base_url is required with platform foundry")
+        return self
+
+
+class WorkloadConfig(_Section):
+    """The policy of one workload.
+
+    `start_tier` is the static plan's, used until a model or the workload's own escalations say
+    better. `explore` is the share of requests on which another start tier is tried on purpose.
+    `direct_threshold` is the P(good) from which a tier is asked without paid checks;
+    `accept_threshold` the P(good) from which the learned scorer lets a reply pass. Left out, both
+    come with the model, tuned to its quality target.
+    """
+
+    start_tier: str = ""
+    lowest_tier: str = ""
+    highest_tier: str = ""
+    deadline_s: Seconds = 120.0
+    cost_cap_usd: Usd | None = None
+    explore: Share = 0.02
+    direct_threshold: Share | None = None
+    accept_threshold: Share | None = None
+    truncated: Policy = "escalate"
+    refused: Policy = "hand_back"
+    unjudged: Literal["accept", "escalate", "hand_back"] = "accept"
+    failover_up: bool = True
+    failover_down: bool = False
+    retention_days: Annotated[float, Field(ge=0, le=365)] = 0.0
+    checks: tuple[dict[str, Any], ...] = ()
+
+    @field_validator("checks")
+    @classmethod
+    def _buildable(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for index, table in enumerate(value):
+            _build_check(index, table)
+        return value
+
+    def build_checks(self) -> tuple[Check, ...]:
+        """The checks of this workload in order: stop reason, the free ones for all, then its own."""
+        own = tuple(_build_check(index, table) for index, table in enumerate(self.checks))
+        return (StopReasonCheck(self.truncated, self.refused), *ALWAYS, *own)
+
+
+class StoreConfig(_Section):
+    """Where outcomes go. `max_wait_s` bounds how long a reply waits for its outcome to be durable."""
+
+    url: str = "sqlite:///var/outcomes.db"
+    max_wait_s: Seconds = 2.0
+    feedback_window_s: Annotated[float, Field(gt=0)] = 30 * 86_400.0
+
+
+class ModelConfig(_Section):
+    """Where the nightly run publishes models, and how often the service looks."""
+
+    directory: str = "var/models"
+    poll_s: Seconds = 2.0
+    text_cap_chars: Count = 8_000
+
+
+class IdempotencyConfig(_Section):
+    """How long and how many first replies are kept in memory for repeated keys."""
+
+    window_s: Seconds = 600.0
+    max_entries: Count = 10_000
+    max_bytes: Count = 64 << 20
+
+
+class TelemetryConfig(_Section):
+    """OTLP endpoint (else the standard OTEL_ variables; neither: off) and the Prometheus page."""
+
+    otlp_endpoint: str = ""
+    otlp_protocol: Literal["grpc", "http/protobuf"] = "grpc"
+    service_name: str = "tierwise"
+    sample_ratio: Share = 1.0
+    prometheus_listen: str = ""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ResilienceConfig(_Section):
+    """Retry budget (gRPC A6), attempts, backoff and breakers; see docs/architecture.md."""
+
+    attempts_per_tier: Annotated[int, Field(ge=1, le=5)] = 3
+    backoff_base_s: Seconds = 0.2
+    backoff_cap_s: Seconds = 5.0
+    budget_tokens: Annotated[float, Field(gt=0, le=10_000)] = 100.0
+    budget_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
+    breaker_failures: Count = 10
+    breaker_window: Count = 20
+    breaker_open_s: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _can_open(self) -> Self:
+        if self.breaker_failures > self.breaker_window:
+            raise ValueError("breaker_failures must not exceed breaker_window")
+        return self
+
+    def recovery(self) -> RecoverySettings:
+        """For the chain."""
+        return RecoverySettings(self.attempts_per_tier, self.backoff_base_s, self.backoff_cap_s)
+
+    def guards(self) -> GuardSettings:
+        """For the budgets and breakers."""
+        own = BreakerSettings(self.breaker_failures, self.breaker_window, self.breaker_open_s)
+        return GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own)
+
+
+_DEFAULT_TIERS = (
+    TierConfig(name="haiku", model="claude-haiku-5-5", can_force_tool=True, timeout_s=60.0),
+    TierConfig(name="sonnet", model="claude-sonnet-5-5", timeout_s=120.0),
+    TierConfig(name="opus", model="claude-opus-5-5", timeout_s=180.0),
+)
+
+
+class Config(_Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = _DEFAULT_TIERS
+    endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"claude": EndpointConfig()})
+    prices: str = ""
+    workloads: dict[str, WorkloadConfig] = Field(default_factory=dict)
+    store: StoreConfig = StoreConfig()
+    model: ModelConfig = ModelConfig()
+    idempotency: IdempotencyConfig = IdempotencyConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    resilience: ResilienceConfig = ResilienceConfig()
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """Tier names, cheapest first."""
+        return tuple(tier.name for tier in self.tiers)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        problems = [
+            *(f"tiers: {name!r} stands twice" for name in self.ladder if self.ladder.count(name) > 1),
+            *(f"tiers: name {name!r} must be of [a-z0-9._-]" for name in self.ladder if not NAME.fullmatch(name)),
+        ]
+        for tier in self.tiers:
+            problems += [
+                f"tiers.{tier.name}.endpoints: no endpoint {name!r}"
+                for name in tier.endpoints
+                if name not in self.endpoints
+            ]
+        for name, workload in self.workloads.items():
+            problems += self._workload_problems(name, workload)
+        if problems:
+            raise ValueError("; ".join(dict.fromkeys(problems)))
+        return self
+
+    def _workload_problems(self, name: str, workload: WorkloadConfig) -> list[str]:
+        found = [] if NAME.fullmatch(name) else [f"workloads: name {name!r} must be 1 to 64 of [a-z0-9._-]"]
+        for field in ("start_tier", "lowest_tier", "highest_tier"):
+            value = getattr(workload, field)
+            if value and value not in self.ladder:
+                found.append(f"workloads.{name}.{field}: no tier {value!r}; there are {', '.join(self.ladder)}")
+        if not found:
+            rungs = [self.ladder.index(tier) for tier in self.allowed(workload)]
+            if not rungs:
+                found.append(f"workloads.{name}: lowest_tier is above highest_tier")
+            elif workload.start_tier and self.ladder.index(workload.start_tier) not in rungs:
+                found.append(f"workloads.{name}.start_tier: outside lowest_tier to highest_tier")
+        return found
+
+    def allowed(self, workload: WorkloadConfig) -> tuple[str, ...]:
+        """The tiers between the workload's lowest and highest, cheapest first."""
+        low = self.ladder.index(workload.lowest_tier) if workload.lowest_tier else 0
+        high = self.ladder.index(workload.highest_tier) if workload.highest_tier else len(self.ladder) - 1
+        return self.ladder[low : high + 1]
+
+    def workload(self, name: str) -> WorkloadConfig:
+        """The policy of a workload: its own, else that of `default`."""
+        return self.workloads.get(name) or self.workloads.get("default") or WorkloadConfig()
+
+    def load_prices(self) -> PriceBook:
+        """The price book, with every tier in it; ConfigError otherwise."""
+        path = Path(self.prices) if self.prices else BUILT_IN_PRICES
+        try:
+            book = parse_price_book(tomllib.loads(path.read_text(encoding="utf-8")))
+            for tier in self.tiers:
+                book.price(tier.model)
+        except OSError as error:
+            raise ConfigError(f"prices: cannot read {path}: {error.strerror}") from None
+        except (PriceError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"prices: {error}") from None
+        return book
+
+
+def load_config(path: str | Path | None) -> Config:
+    """The configuration in a file, or the defaults; ConfigError names every wrong path at once."""
+    if path is None:
+        document: dict[str, Any] = {}
+    else:
+        try:
+            document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not TOML: {error}") from None
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error))) from None
+    config.load_prices()
+    return config
+
+
+def _build_check(index: int, table: dict[str, Any]) -> Check:
+    name = table.get("check")
+    if name not in CHECKS:
+        raise ValueError(f"[{index}].check: expected one of {', '.join(sorted(CHECKS))}, got {name!r}")
+    fields = {key: value for key, value in table.items() if key != "check"}
+    factory = CHECKS[name]
+    known = set(getattr(factory, "__dataclass_fields__", ()))
+    if unknown := sorted(set(fields) - known):
+        raise ValueError(f"[{index}].{unknown[0]}: check {name} has no such setting")
+    try:
+        check: Check = TypeAdapter(factory).validate_python(fields)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ValueError("; ".join(f"[{index}].{line}" for line in _explain(error))) from None
+    return check
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"]) or "config"
+        value = problem.get("input")
+        shown = f", got {value!r}" if isinstance(value, str | int | float) and not _secret(path) else ""
+        lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+    return lines
+
+
+def _secret(path: str) -> bool:
+    return any(word in path for word in ("key", "token", "url"))

@@ -1,0 +1,250 @@
+"""The running service: composition root, reload, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fallback.breaker import State
+from fallback.clock import SystemClock
+from fallback.guards import Guards
+from fallback.providers import Endpoint
+from router.admission import Admission
+from router.build import make_endpoints, make_generation
+from router.config import Config, ConfigError, EndpointConfig, TelemetryConfig, load_config
+from router.experience import Experience
+from router.generation import Generation
+from router.health import Health
+from router.model_source import ModelSource
+from router.outcome import RequestIds
+from router.recorder import Recorder
+from router.replays import Replays
+from router.servicer import FeedbackServicer, RouterServicer
+from router.store import Store, StoreError
+from router.store.sql import SqlStore
+from router.telemetry import Settings, Telemetry
+from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
+
+_log = logging.getLogger(__name__)
+_RECORDER_CLOSE_S = 5.0
+_TELEMETRY_CLOSE_S = 2.0
+_RETENTION_EVERY_S = 3_600.0
+_SEED_WINDOW_S = 7 * 86_400.0
+
+
+class Service:
+    """One process of tierwise. `start`, then `run` until a signal or `stop`."""
+
+    def __init__(self, config: Config, *, config_path: Path | None = None, emulator_url: str = "") -> None:
+        self._config_path = config_path
+        self._emulator_url = emulator_url
+        self._clock = SystemClock()
+        self._uniform = random.Random().random
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.store: Store = SqlStore(config.store.url)
+        self.recorder = Recorder(self.store, self._clock, max_wait_s=config.store.max_wait_s)
+        self.telemetry = Telemetry.start(_telemetry_settings(config))
+        self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
+        self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)
+        self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
+        self._ids = RequestIds()
+        self.admission = Admission(config.server.max_in_flight)
+        self.health = Health(
+            model=lambda: self.models.model is not None,
+            store=lambda: self.recorder.healthy,
+            provider=self._some_tier_usable,
+            clock=self._clock,
+        )
+        self.generation = self._generation(config, {})
+        self._server = self._make_server(config)
+        self.port = 0
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen. The model is loaded first, so that the first request has it."""
+        await self.models.refresh()
+        await self._seed_experience()
+        await self.health.update()
+        listen = self.generation.config.server.listen
+        self.port = self._server.add_insecure_port(listen)
+        await self._server.start()
+        for watch in (self.models.watch(), self.health.watch(), self._enforce_retention()):
+            self._tasks.add(asyncio.create_task(watch))
+        _log.info("serving on %s:%d", listen.rpartition(":")[0], self.port)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reloads the configuration. A second signal ends at once."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_from_file)
+        await self._stopping.wait()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(name)
+            signal.signal(name, signal.SIG_DFL)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Refuse new requests, let the others finish within the grace, put every outcome on disk, end."""
+        config = self.generation.config
+        await self.health.leave()
+        await self._server.stop(config.server.grace_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        given_up = await self.recorder.close(_RECORDER_CLOSE_S)
+        if given_up:
+            _log.error("%d outcomes could not be written before the end", given_up)
+        with suppress(StoreError):
+            self.store.close()
+        for endpoint in self.generation.endpoints.values():
+            await endpoint.provider.close()
+        await asyncio.to_thread(self.telemetry.shutdown, _TELEMETRY_CLOSE_S)
+        _log.info("stopped")
+
+    # --- reload ----------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Use another configuration from the next request on; those under way finish on theirs.
+
+        Listening address, store, model folder, telemetry, breakers and admission keep what they started with.
+        """
+        before = self.generation
+        keep = {name: (before.config.endpoints[name], endpoint) for name, endpoint in before.endpoints.items()}
+        self.generation = self._generation(config, keep)
+        gone = [endpoint for endpoint in before.endpoints.values() if endpoint not in self._endpoints()]
+        self._background(_close_when_idle(before, gone))
+
+    def _reload_from_file(self) -> None:
+        try:
+            self.reload(load_config(self._config_path))
+        except ConfigError as error:
+            _log.error("reload refused, the configuration before it goes on: %s", error)
+            return
+        _log.info("configuration reloaded")
+
+    def _generation(self, config: Config, keep: dict[str, tuple[EndpointConfig, Endpoint]]) -> Generation:
+        return make_generation(
+            config,
+            endpoints=make_endpoints(config, self._clock, keep=keep, emulator_url=self._emulator_url),
+            guards=self.guards,
+            experience=self.experience,
+            model=lambda: self.models.model,
+            recorder=self.recorder,
+            ids=self._ids,
+            clock=self._clock,
+            uniform=self._uniform,
+        )
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _make_server(self, config: Config) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),  # else a second service binds the same port without a word
+                ("grpc.max_receive_message_length", config.server.max_message_bytes),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        generation: Callable[[], Generation] = lambda: self.generation  # noqa: E731
+        replays = Replays(
+            window_s=config.idempotency.window_s,
+            max_entries=config.idempotency.max_entries,
+            max_bytes=config.idempotency.max_bytes,
+            clock=self._clock,
+        )
+        common = {"clock": self._clock, "telemetry": self.telemetry, "generation": generation}
+        router = RouterServicer(admission=self.admission, replays=replays, **common)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
+        feedback = FeedbackServicer(recorder=self.recorder, **common)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
+        if config.server.reflection:
+            files = (router_pb2.DESCRIPTOR, feedback_pb2.DESCRIPTOR)
+            names = [name for file in files for name in (s.full_name for s in file.services_by_name.values())]
+            reflection.enable_server_reflection((*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+        self._watch_metrics()
+        return server
+
+    def _watch_metrics(self) -> None:
+        telemetry = self.telemetry
+        telemetry.watch_breakers(lambda: {key: state.value for key, state in self.guards.states().items()})
+        telemetry.watch_model(lambda: self.models.version)
+        telemetry.watch_health(self.health.states)
+        telemetry.watch_queues(lambda: {"requests": self.admission.in_flight})
+
+    def _some_tier_usable(self) -> bool:
+        """Whether any tier has an endpoint that its breakers do not refuse."""
+        states = self.guards.states()
+        generation = self.generation
+        for tier in generation.completer.ladder.values():
+            for name in tier.endpoints:
+                endpoint = generation.endpoints[name]
+                pair = (states.get((endpoint.budget, "")), states.get((name, tier.name)))
+                if State.OPEN not in pair:
+                    return True
+        return False
+
+    def _endpoints(self) -> list[Endpoint]:
+        return list(self.generation.endpoints.values())
+
+    def _background(self, work) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _seed_experience(self) -> None:
+        """Yesterday's costs and escalation rates, so that a restart does not begin from list prices."""
+        since_s = self._clock.wall_s() - _SEED_WINDOW_S
+        try:
+            self.experience.seed(await self.recorder.run(lambda store: store.stats(since_s=since_s)))
+        except StoreError as error:
+            _log.warning("no past experience from the store: %s", error)
+
+    async def _enforce_retention(self) -> None:
+        """Delete retained text past its workload's age limit, every hour."""
+        while True:
+            config = self.generation.config
+            limits = {name: policy.retention_days * 86_400.0 for name, policy in config.workloads.items()}
+            default_s = config.workload("default").retention_days * 86_400.0
+            now_s = self._clock.wall_s()
+            try:
+                gone = await self.recorder.run(
+                    lambda store: store.enforce_retention(now_s=now_s, max_age_s=limits, default_max_age_s=default_s)  # noqa: B023 - awaited in this turn
+                )
+                if gone:
+                    _log.info("retention: %d texts deleted", gone)
+            except StoreError as error:
+                _log.warning("retention could not be enforced now: %s", error)
+            await self._clock.sleep(_RETENTION_EVERY_S)
+
+
+async def _close_when_idle(generation: Generation, endpoints: list[Endpoint]) -> None:
+    await generation.idle()
+    for endpoint in endpoints:
+        await endpoint.provider.close()
+
+
+def _telemetry_settings(config: Config) -> Settings:
+    telemetry: TelemetryConfig = config.telemetry
+    host, _, port = telemetry.prometheus_listen.rpartition(":")
+    return Settings(
+        otlp_endpoint=telemetry.otlp_endpoint or None,
+        protocol=telemetry.otlp_protocol,
+        service_name=telemetry.service_name,
+        sample_ratio=telemetry.sample_ratio,
+        prometheus_host=host or "127.0.0.1",
+        prometheus_port=int(port) if port else None,
+    )

@@ -1,0 +1,212 @@
+"""proto ⇄ values. No decisions: it validates, hands over, and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+
+from fallback.clock import Clock
+from router.admission import Admission
+from router.completion import Ask, Completion
+from router.generation import Generation
+from router.outcome import Feedback
+from router.recorder import Recorder
+from router.replays import Replays
+from router.replies import decision_of, response_of
+from router.status import Refusal, invalid
+from router.store import FeedbackStatus, StoreError
+from router.telemetry import RpcCall, Telemetry
+from router.translate import (
+    InvalidField,
+    bounds_of,
+    feedback_of,
+    idempotency_key_of,
+    labels_of,
+    request_of,
+    workload_of,
+)
+from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
+
+Response = TypeVar("Response")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Rpc:
+    """Times one call, ends it with its status, and reports it to telemetry exactly once."""
+
+    def __init__(self, method: str, context: Context, clock: Clock, telemetry: Telemetry) -> None:
+        self._method = method
+        self._context = context
+        self._clock = clock
+        self._telemetry = telemetry
+        self.completion: Completion | None = None
+
+    async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:
+        """What `work` gives; a Refusal becomes its gRPC status with details."""
+        wall_s, started_s = self._clock.wall_s(), self._clock.monotonic_s()
+        status = "CANCELLED"
+        refusal: Refusal | None = None
+        try:
+            response = await work()
+            status = "OK"
+            return response
+        except InvalidField as error:
+            refusal = invalid(error)
+        except Refusal as error:
+            refusal = error
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # the edge: whatever it was, the caller gets a status and the span says so
+            status = "INTERNAL"
+            raise
+        finally:
+            status = refusal.code.name if refusal is not None else status
+            duration_s = self._clock.monotonic_s() - started_s
+            metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+            rpc = RpcCall(self._method, status, wall_s, duration_s, metadata)
+            outcome = self.completion.outcome if self.completion is not None else None
+            if outcome is None:
+                self._telemetry.rpc(rpc)
+            else:
+                self._telemetry.record(outcome, rpc)
+        await self._abort(refusal)
+
+    async def _abort(self, refusal: Refusal) -> NoReturn:
+        await self._context.abort_with_status(rpc_status.to_status(refusal.status))
+        raise AssertionError("abort returns never")
+
+
+class RouterServicer(router_pb2_grpc.RouterServiceServicer):
+    """Complete and Route."""
+
+    def __init__(
+        self,
+        *,
+        generation: Callable[[], Generation],
+        admission: Admission,
+        replays: Replays,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._generation = generation
+        self._admission = admission
+        self._replays = replays
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def Complete(  # noqa: N802 - the wire's name
+        self, request: router_pb2.CompleteRequest, context: Context
+    ) -> router_pb2.CompleteResponse:
+        """Answer a request."""
+        rpc = _Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
+
+        async def work() -> router_pb2.CompleteResponse:
+            with self._admission.admitted():
+                key = idempotency_key_of(request.idempotency_key)
+                generation = self._generation()
+                ask = _ask(generation, request.workload, request.prompt, request.bounds, request.labels, context)
+
+                async def make() -> router_pb2.CompleteResponse:
+                    rpc.completion = Completion(generation.completer, ask)
+                    with generation.in_use():
+                        completed = await rpc.completion.run()
+                    return response_of(completed.outcome, completed.reply, recorded=completed.recorded)
+
+                if not key:
+                    return await make()
+                digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+                return await self._replays.once((request.workload, key), digest, make)
+
+        return await rpc.answer(work)
+
+    async def Route(  # noqa: N802 - the wire's name
+        self, request: router_pb2.RouteRequest, context: Context
+    ) -> router_pb2.RouteResponse:
+        """The decision alone."""
+        rpc = _Rpc("router.v1.RouterService/Route", context, self._clock, self._telemetry)
+
+        async def work() -> router_pb2.RouteResponse:
+            generation = self._generation()
+            ask = _ask(generation, request.workload, request.prompt, request.bounds, {}, context)
+            decision, _, _ = generation.completer.decide(ask)
+            return router_pb2.RouteResponse(decision=decision_of(decision))
+
+        return await rpc.answer(work)
+
+
+class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
+    """ReportOutcome."""
+
+    def __init__(
+        self, *, generation: Callable[[], Generation], recorder: Recorder, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._generation = generation
+        self._recorder = recorder
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def ReportOutcome(  # noqa: N802 - the wire's name
+        self, request: feedback_pb2.ReportOutcomeRequest, context: Context
+    ) -> feedback_pb2.ReportOutcomeResponse:
+        """Record a caller's judgement."""
+        rpc = _Rpc("router.v1.FeedbackService/ReportOutcome", context, self._clock, self._telemetry)
+
+        async def work() -> feedback_pb2.ReportOutcomeResponse:
+            generation = self._generation()
+            feedback_of(request, generation.limits)
+            feedback = Feedback(
+                request_id=request.request_id,
+                good=request.quality == feedback_pb2.QUALITY_GOOD,
+                sufficient_tier=request.sufficient_tier,
+                score=request.score if request.HasField("score") else None,
+                reason=request.reason,
+                reported_at_s=self._clock.wall_s(),
+            )
+            window_s = generation.config.store.feedback_window_s
+            try:
+                status = await self._recorder.run(lambda store: store.report(feedback, window_s=window_s))
+            except StoreError:
+                raise Refusal(
+                    grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the store cannot take feedback now", 1.0
+                ) from None
+            return feedback_pb2.ReportOutcomeResponse(already_reported=_recorded(status))
+
+        return await rpc.answer(work)
+
+
+def _recorded(status: FeedbackStatus) -> bool:
+    """Whether it was reported before; Refusal where it could not be recorded."""
+    match status:
+        case FeedbackStatus.RECORDED:
+            return False
+        case FeedbackStatus.REPEATED:
+            return True
+        case FeedbackStatus.UNKNOWN:
+            raise Refusal(grpc.StatusCode.NOT_FOUND, "UNKNOWN_REQUEST", "no outcome with this request id")
+        case FeedbackStatus.EXPIRED:
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "EXPIRED", "the outcome is past the feedback window")
+        case FeedbackStatus.NO_REPLY:
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_REPLY", "the request had no reply to judge")
+
+
+def _ask(
+    generation: Generation, name: str, prompt: router_pb2.Prompt, bounds: router_pb2.Bounds, labels: Any, context: Context
+) -> Ask:
+    """A validated Ask; InvalidField or Refusal otherwise."""
+    workload = workload_of(name)
+    if not generation.knows(workload):
+        raise Refusal(grpc.StatusCode.NOT_FOUND, "UNKNOWN_WORKLOAD", "no such workload in the configuration")
+    policy, checks = generation.policy(workload)
+    return Ask(
+        request=request_of(workload, prompt, generation.limits),
+        policy=policy,
+        checks=checks,
+        bounds=bounds_of(bounds, generation.limits),
+        labels=labels_of(labels),
+        time_left_s=context.time_remaining(),
+    )

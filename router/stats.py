@@ -1,0 +1,197 @@
+"""What `tierwise stats` prints: the numbers by which a fallback chain is watched, with intervals. Pure.
+
+Measured costs of a dearer tier come from the requests that reached it, which are the harder ones: a
+break-even line is what these requests paid, not a list price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fallback.economics import break_even_rate
+from router.experience import wilson
+from router.store import WorkloadStats
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`count` of `of`, with its 95 % interval; (0, 1) when `of` is 0."""
+
+    count: int
+    of: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The share itself; 0 when `of` is 0."""
+        return self.count / self.of if self.of else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartTier:
+    """How often chains that start at `tier` had to go on, and the rate up to which starting there pays.
+
+    `break_even` is None while one of the two tiers has no measured cost, or `tier` is the highest.
+    """
+
+    tier: str
+    next_tier: str
+    rejected: Share
+    break_even: float | None
+
+    @property
+    def finding(self) -> str:
+        """In words, what the interval says about the line."""
+        if self.break_even is None:
+            return "no line yet" if self.next_tier else "highest tier"
+        if self.rejected.high < self.break_even:
+            return "pays"
+        return "start higher" if self.rejected.low > self.break_even else "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class StatsRow:
+    """One workload. `saved` is the share of the always-top-tier cost that was not spent; None without one."""
+
+    workload: str
+    requests: int
+    resolved: dict[str, float]
+    unaccepted: int
+    no_reply: int
+    escalated: Share
+    starts: tuple[StartTier, ...]
+    attempts: int
+    failures: int
+    misroutes: Share
+    cost_per_request_usd: float
+    saved: float | None
+    feedback_bad: Share
+
+
+def clopper_pearson(count: int, of: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share; (0, 1) when `of` is 0."""
+    from scipy.special import betaincinv  # noqa: PLC0415 - most of a second, and only this command needs it
+
+    low = float(betaincinv(count, of - count + 1, 0.025)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
+    return low, high
+
+
+def rows(stats: Sequence[WorkloadStats], ladder: Sequence[str]) -> list[StatsRow]:
+    """One row a workload, in the given order. `ladder` names the tiers in cost order."""
+    return [_row(one, ladder) for one in stats]
+
+
+def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
+    reports = stats.feedback_good + stats.feedback_bad
+    return StatsRow(
+        workload=stats.workload,
+        requests=stats.requests,
+        resolved={tier: stats.resolved[tier] / stats.requests for tier in _in_order(stats.resolved, ladder)},
+        unaccepted=stats.unaccepted,
+        no_reply=stats.no_reply,
+        escalated=_share(stats.escalated, stats.requests),
+        starts=tuple(_start(stats, tier, ladder) for tier in _in_order(stats.first_judged, ladder)),
+        attempts=stats.attempts,
+        failures=stats.failures,
+        misroutes=_share(stats.misroutes, stats.direct),
+        cost_per_request_usd=stats.cost_usd / stats.requests if stats.requests else 0.0,
+        saved=1.0 - stats.cost_usd / stats.top_tier_cost_usd if stats.top_tier_cost_usd > 0 else None,
+        feedback_bad=Share(stats.feedback_bad, reports, *clopper_pearson(stats.feedback_bad, reports)),
+    )
+
+
+def _start(stats: WorkloadStats, tier: str, ladder: Sequence[str]) -> StartTier:
+    above = list(ladder[ladder.index(tier) + 1 :]) if tier in ladder else []
+    next_tier = above[0] if above else ""
+    costs = stats.attempt_cost_usd
+    line = break_even_rate(costs[tier], costs[next_tier]) if tier in costs and next_tier in costs else None
+    return StartTier(tier, next_tier, _share(stats.first_rejected.get(tier, 0), stats.first_judged[tier]), line)
+
+
+def _share(count: int, of: int) -> Share:
+    return Share(count, of, *wilson(count, of))
+
+
+def _in_order(by_tier: dict[str, int], ladder: Sequence[str]) -> list[str]:
+    """The tiers that occur, in cost order; those that the ladder no longer has come last, by name."""
+    return sorted(by_tier, key=lambda tier: (ladder.index(tier) if tier in ladder else len(ladder), tier))
+
+
+# --- printing --------------------------------------------------------------------------------
+
+
+def as_json(found: Sequence[StatsRow]) -> list[dict[str, Any]]:
+    """The rows as JSON objects: shares with their counts and intervals, money in US dollars."""
+    objects = []
+    for row in found:
+        one = asdict(row)
+        for start, given in zip(one["starts"], row.starts, strict=True):
+            start["finding"] = given.finding
+        objects.append(one)
+    return objects
+
+
+def render(found: Sequence[StatsRow]) -> Table:
+    """The rows as a table for a terminal; with no rows, a table that says so."""
+    from rich.table import Table  # noqa: PLC0415 - only commands print
+    from rich.text import Text  # noqa: PLC0415
+
+    if not found:
+        empty = Table("tierwise")
+        empty.add_row("No requests are recorded in this period.")
+        return empty
+    table = Table(
+        caption=Text(
+            "[low–high]: 95 % intervals. A start tier pays while its replies are rejected less often than the line."
+        )
+    )
+    table.add_column("workload", overflow="fold")
+    for heading in (
+        "requests",
+        "resolved by",
+        "escalated",
+        "start tier: rejected < break-even?",
+        "failures",
+        "misroutes",
+        "$/1,000",
+        "saved",
+        "bad by feedback",
+    ):
+        table.add_column(heading, justify="right")
+    for row in found:
+        table.add_row(
+            Text(row.workload),  # a caller's word: never markup
+            f"{row.requests:,}",
+            Text("\n".join(_resolved_lines(row))),
+            Text(_percent(row.escalated)),
+            Text("\n".join(_start_line(start) for start in row.starts) or "–"),
+            f"{row.failures:,} of {row.attempts:,}",
+            Text(_percent(row.misroutes)),
+            f"{1000 * row.cost_per_request_usd:,.4g}",
+            "–" if row.saved is None else f"{row.saved:.1%}",
+            Text(_percent(row.feedback_bad)),
+        )
+    return table
+
+
+def _resolved_lines(row: StatsRow) -> list[str]:
+    lines = [f"{tier} {share:.1%}" for tier, share in row.resolved.items()]
+    lines += [f"not accepted {row.unaccepted:,}"] if row.unaccepted else []
+    lines += [f"no reply {row.no_reply:,}"] if row.no_reply else []
+    return lines
+
+
+def _start_line(start: StartTier) -> str:
+    line = "–" if start.break_even is None else f"{start.break_even:.1%}"
+    return f"{start.tier}: {_percent(start.rejected)} < {line}: {start.finding}"
+
+
+def _percent(share: Share) -> str:
+    return f"{share.value:.1%} [{share.low:.1%}–{share.high:.1%}]" if share.of else "–"

@@ -1,0 +1,107 @@
+"""The tables, one schema for every SQL database. Changing them takes a migration (`migrations/versions`).
+
+Narrow columns come first and wide ones last, so that a scan that needs only the first does not load
+the rest. Truth values are 0 or 1 in small integers, because every database can sum those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+# The newest revision in `migrations/versions`: a test holds the two together, so that opening a
+# store at head costs one query and no import of alembic.
+HEAD = "0001"
+
+
+class Bytes(LargeBinary):
+    """Bytes as the driver gives them: a damaged cell must arrive as it is, not converted."""
+
+    def bind_processor(self, dialect: Any) -> None:
+        """Drivers take bytes as they are."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> None:
+        """Drivers give bytes as they are."""
+
+
+metadata = MetaData()
+
+outcome = Table(
+    "outcome",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("workload", Text, nullable=False),
+    Column("received_at_s", Double, nullable=False),
+    Column("duration_s", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("start_tier", Text, nullable=False),
+    Column("resolved_tier", Text, nullable=False),
+    Column("accepted", SmallInteger, nullable=False),
+    Column("escalated", SmallInteger, nullable=False),
+    Column("misrouted", SmallInteger, nullable=False),
+    Column("start_judged", SmallInteger, nullable=False),
+    Column("start_rejected", SmallInteger, nullable=False),
+    Column("attempt_count", Integer, nullable=False),
+    Column("failure_count", Integer, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("top_tier_cost_usd", Double, nullable=False),
+    Column("features_version", Text, nullable=False),
+    Column("format", SmallInteger, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("attempts", Text, nullable=False),
+    Column("request_features", Bytes, nullable=False),
+    Column("reply_features", Bytes, nullable=False),
+    Index("outcome_received", "received_at_s"),
+)
+
+# What each reply and its checks cost, so that mean costs per tier are one query; the truth is in outcome.attempts.
+reply_cost = Table(
+    "reply_cost",
+    metadata,
+    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("position", SmallInteger, primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+retained_text = Table(
+    "retained_text",
+    metadata,
+    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("workload", Text, nullable=False),
+    Column("received_at_s", Double, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+    Column("prompt_json", Text, nullable=False),
+    Column("reply_json", Text, nullable=False),
+    Index("retained_text_age", "workload", "received_at_s"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("good", SmallInteger, nullable=False),
+    Column("sufficient_tier", Text, nullable=False),
+    Column("score", Double),
+    Column("reason", Text, nullable=False),
+    Column("reported_at_s", Double, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+)

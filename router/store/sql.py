@@ -1,0 +1,244 @@
+"""The store on an SQL database: one code path; what differs between databases is a `Backend` module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Connection, Engine, Table, and_, delete, make_url, select, text, update
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from router.outcome import Feedback, Outcome
+from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats, codec, queries, sqlite
+from router.store.schema import HEAD, feedback, outcome, reply_cost, retained_text
+
+READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
+DELETE_CHUNK = 200  # retained texts deleted in one transaction: writers wait for no more than that
+
+
+class Backend(Protocol):
+    """What a database's own module gives."""
+
+    @property
+    def DriverError(self) -> type[Exception]:  # noqa: N802 - a class, named as one
+        """The base of what its driver raises."""
+
+    @property
+    def insert(self) -> Callable[[Table], Any]:
+        """SQLAlchemy's insert for this dialect, the one with `on_conflict_do_nothing`."""
+
+    def open_engine(self, url: URL) -> Engine:
+        """An engine whose transactions with the option `writes` wait for their turn to write."""
+
+    def scrub(self, engine: Engine) -> None:
+        """Remove what deleted rows left behind in the database's files."""
+
+    def error_code(self, error: BaseException | None) -> str:
+        """A short word for a driver's error."""
+
+
+_BACKENDS: Mapping[str, Backend] = {"sqlite": sqlite}
+
+
+class SqlStore:
+    """Outcomes in an SQL database; meets `router.store.Store`.
+
+    `url` is SQLAlchemy's: `sqlite:///relative.db`, `sqlite:////absolute.db`. Opening makes the schema
+    or brings it to head. Raises StoreError where that cannot be done, naming the path or setting.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            self._backend = _BACKENDS[parsed.get_backend_name()]
+        except (ArgumentError, KeyError):
+            raise StoreError("url", f"expected one of {', '.join(f'{name}:///…' for name in _BACKENDS)}") from None
+        self._engine = self._backend.open_engine(parsed)
+        self._writes = self._engine.execution_options(writes=True)
+        self._insert_outcome, self._insert_cost, self._insert_retained = (
+            self._backend.insert(table).on_conflict_do_nothing() for table in (outcome, reply_cost, retained_text)
+        )
+        self._corrupt_rows = 0
+        try:
+            self._migrate()
+        except StoreError:
+            self.close()
+            raise
+
+    @property
+    def corrupt_rows(self) -> int:
+        """Rows that `read` refused since this store was opened."""
+        return self._corrupt_rows
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Commit all in one transaction; ids seen before stay as they were.
+
+        Raises Unstorable when one can never be stored (nothing is written), StoreError when not now.
+        """
+        if not outcomes:
+            return
+        with self._errors():
+            rows = [codec.encode(one) for one in outcomes]
+            if not self._write_new(rows):
+                # Rare: some were there already. One by one, so that a known id brings nothing along.
+                with self._writes.begin() as connection:
+                    for row in rows:
+                        self._insert(connection, [row])
+
+    def _write_new(self, rows: Sequence[codec.Encoded]) -> bool:
+        """Write rows that are all new; False, with nothing written, when one was there already."""
+        with self._writes.connect() as connection, connection.begin() as transaction:
+            if not self._insert(connection, rows):
+                transaction.rollback()
+                return False
+        return True
+
+    def _insert(self, connection: Connection, rows: Sequence[codec.Encoded]) -> bool:
+        """Insert outcomes and, when all of them were new, what belongs to them; whether they were."""
+        done = connection.execute(
+            self._insert_outcome, [row.outcome for row in rows], execution_options={"preserve_rowcount": True}
+        )
+        if done.rowcount != len(rows):
+            return False
+        if costs := [cost for row in rows for cost in row.reply_costs]:
+            connection.execute(self._insert_cost, costs)
+        if texts := [row.retained for row in rows if row.retained is not None]:
+            connection.execute(self._insert_retained, texts)
+        return True
+
+    def report(self, feedback_: Feedback, *, window_s: float) -> FeedbackStatus:
+        """Commit a judgement of an outcome received at most `window_s` before it. Raises StoreError."""
+        with self._errors():
+            row = codec.encode_feedback(feedback_)
+            with self._writes.begin() as connection:
+                known = connection.execute(queries.ABOUT_OUTCOME, {"id": feedback_.request_id}).one_or_none()
+                if known is None:
+                    return FeedbackStatus.UNKNOWN
+                if known.resolved_tier == "":
+                    return FeedbackStatus.NO_REPLY
+                if feedback_.reported_at_s - known.received_at_s > window_s:
+                    return FeedbackStatus.EXPIRED
+                if known.reported:
+                    connection.execute(
+                        update(feedback).where(feedback.c.request_id == feedback_.request_id).values(row)
+                    )
+                    return FeedbackStatus.REPEATED
+                connection.execute(feedback.insert(), row)
+                return FeedbackStatus.RECORDED
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def read(self, *, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Recorded]:
+        """Outcomes received in [since_s, until_s), by request id, in chunks. Raises StoreError.
+
+        Each chunk is a transaction of its own, so that a slow reader holds up no checkpoint.
+        """
+        after = ""
+        while True:
+            with self._errors(), self._engine.connect() as connection:
+                rows = connection.execute(
+                    queries.CHUNK, {"after": after, "since": since_s, "until": until_s, "limit": READ_CHUNK}
+                ).all()
+            found = [_decode(tuple(row)) for row in rows]
+            whole = len(rows) < READ_CHUNK
+            # The next chunk starts after the last good id: a damaged id would skip what lies between.
+            # The damaged rows behind it are met, and counted, again there.
+            good = [i for i, one in enumerate(found) if one is not None]
+            if not whole and not good:
+                raise StoreError("corrupt", f"{READ_CHUNK} rows in a row cannot be read")
+            met = found if whole else found[: good[-1] + 1]
+            for one in met:
+                if one is None or one.outcome.request_id <= after:
+                    self._corrupt_rows += 1
+                    continue
+                after = one.outcome.request_id
+                yield one
+            if whole:
+                return
+
+    def stats(self, *, since_s: float = 0.0) -> list[WorkloadStats]:
+        """The numbers of every workload with a request since `since_s`, by name. Raises StoreError."""
+        with self._errors(), self._engine.connect() as connection:
+            return queries.stats(connection, since_s)
+
+    # --- upkeep ------------------------------------------------------------------------------
+
+    def enforce_retention(self, *, now_s: float, max_age_s: Mapping[str, float], default_max_age_s: float = 0.0) -> int:
+        """Delete retained text as old as its workload's limit, also from the log and free pages."""
+        with self._errors():
+            with self._engine.connect() as connection:
+                workloads = connection.execute(select(retained_text.c.workload).distinct()).scalars().all()
+            deleted = sum(
+                self._delete_retained(workload, now_s - max_age_s.get(workload, default_max_age_s))
+                for workload in workloads
+            )
+            self._backend.scrub(self._engine)
+        return deleted
+
+    def _delete_retained(self, workload: str, until_s: float) -> int:
+        table = retained_text
+        expired = (
+            select(table.c.request_id)
+            .where(and_(table.c.workload == workload, table.c.received_at_s <= until_s))
+            .limit(DELETE_CHUNK)
+        )
+        deleted = 0
+        while True:
+            with self._writes.begin() as connection:
+                count = connection.execute(delete(table).where(table.c.request_id.in_(expired))).rowcount
+            deleted += count
+            if count < DELETE_CHUNK:
+                return deleted
+
+    def ping(self) -> None:
+        """A committed write that changes nothing. Raises StoreError."""
+        with self._errors(), self._writes.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    def close(self) -> None:
+        """Close every connection; idempotent."""
+        with self._errors():
+            self._engine.dispose()
+
+    def _migrate(self) -> None:
+        """Bring the schema to head; one cheap query when it is there."""
+        with self._errors():
+            try:
+                with self._engine.connect() as connection:
+                    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            except DBAPIError:
+                version = None  # no such table: a new database, or one that the migration will find broken
+            if version == HEAD:
+                return
+            from router.store.migrate import upgrade  # noqa: PLC0415 - alembic takes half a second to import
+
+            with self._writes.begin() as connection:
+                upgrade(connection)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLAlchemy's and the driver's errors as StoreError: a code, nothing of the data."""
+        try:
+            yield
+        except (DataError, IntegrityError) as error:
+            raise Unstorable(self._backend.error_code(error.orig)) from None
+        except DBAPIError as error:
+            raise StoreError(self._backend.error_code(error.orig)) from None
+        except SQLAlchemyError as error:
+            raise StoreError(type(error).__name__.lower()) from None
+        except self._backend.DriverError as error:
+            raise StoreError(self._backend.error_code(error)) from None
+        except (ValueError, OverflowError):
+            raise Unstorable("value") from None
+
+
+def _decode(row: Sequence[Any]) -> Recorded | None:
+    """One row of `queries.CHUNK`, or None where it is not as it was written."""
+    story, judgement, kept = queries.split(row)
+    try:
+        return Recorded(codec.decode(story, kept), None if judgement is None else codec.decode_feedback(judgement))
+    except codec.CorruptRow:
+        return None

@@ -1,0 +1,106 @@
+"""SQLite: one file, one host, any number of processes on it.
+
+WAL with `synchronous=NORMAL`: what is committed survives the death of the process at any point, and
+power loss may cost the last commits before it, never the file's integrity.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from router.store import StoreError
+
+BUSY_TIMEOUT_MS = 2_000  # how long a writer waits for another process's transaction
+SCRUB_TIMEOUT_MS = 100  # how long writers may wait behind a checkpoint that waits for readers
+_PRAGMAS = (
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    "secure_delete=ON",  # deleted text is overwritten, not merely unlinked
+    "temp_store=MEMORY",  # no copies of rows in temporary files
+    "journal_size_limit=67108864",
+)
+
+
+def open_engine(url: URL) -> Engine:
+    """The engine for `url`; the file is made, readable by its owner only, where there is none.
+
+    Raises StoreError with code `path` when no file can be read and written there.
+    """
+    path = Path(url.database or "")
+    if not url.database or url.database == ":memory:":
+        raise StoreError("path", "a file is needed: sqlite:///folder/file.db")
+    _make_file(path)
+    # hide_parameters: no row in an exception. The pool is per process; a store has three threads at most.
+    engine = create_engine(url, hide_parameters=True, pool_size=4, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """Open the file for writing once, so that what is wrong with the path is said in words."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError("path", f"{path}: {error.strerror or type(error).__name__}") from None
+
+
+def _configure(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # Transactions are begun by `_begin`, not guessed by the driver.
+    connection.isolation_level = None
+    # A damaged cell must reach the codec, which refuses its row alone, not fail the whole read.
+    connection.text_factory = _lenient_text
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _lenient_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the lock at once: a read that becomes a write can be refused without waiting.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def scrub(engine: Engine) -> None:
+    """Move everything out of the write-ahead log and empty it, so that deleted text is nowhere.
+
+    Raises StoreError with code `retention_incomplete` while a reader holds an older state.
+    """
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        # Most of the work without holding up anybody, then the rest under the lock.
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        cursor.execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MS}")
+        try:
+            (busy, *_rest) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (1,)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    finally:
+        raw.close()
+    if busy:
+        raise StoreError("retention_incomplete", "a reader holds an older state of the file")
+
+
+def error_code(error: BaseException | None) -> str:
+    """SQLite's own name of what went wrong, without its prefix: `busy`, `full`, `corrupt`, `ioerr_write`."""
+    name: Any = getattr(error, "sqlite_errorname", None)
+    return str(name or type(error).__name__).removeprefix("SQLITE_").lower()
+
+
+DriverError = sqlite3.Error
+
+__all__ = ["DriverError", "error_code", "insert", "open_engine", "scrub"]

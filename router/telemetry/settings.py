@@ -1,0 +1,102 @@
+"""What telemetry is told to do. Frozen values; reads the environment only where it is handed one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+OtlpProtocol = Literal["grpc", "http/protobuf"]
+Signal = Literal["traces", "metrics"]
+
+_PROTOCOLS: tuple[OtlpProtocol, ...] = ("grpc", "http/protobuf")
+_SERVICE_NAME = "tierwise"
+
+
+class TelemetryError(Exception):
+    """Telemetry cannot start as configured. Says which setting and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one signal goes. `endpoint` None: the exporter reads the standard variables itself."""
+
+    protocol: OtlpProtocol
+    endpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Telemetry settings; the defaults do nothing but what the standard OTEL_ variables ask for.
+
+    `otlp_endpoint`: base URL of a collector (`http://host:4317`, over HTTP `http://host:4318`).
+    None: the OTEL_EXPORTER_OTLP_* variables; where those are unset too, nothing is exported.
+    `protocol` None: OTEL_EXPORTER_OTLP_PROTOCOL, else grpc. `signals`: what is exported by OTLP; a
+    Jaeger takes no metrics. `service_name` empty: OTEL_SERVICE_NAME, else tierwise.
+    `sample_ratio`: share of traces kept where the caller has not decided, 0 to 1. None: OTEL_TRACES_SAMPLER,
+    else all. `prometheus_port` None: no metrics endpoint; 0: any free port.
+    `max_workloads`: workloads beyond it are counted as `_other_`. `baggage_keys`: members of the
+    caller's W3C baggage that are copied to the root span; no other baggage is kept.
+    `providers`: `gen_ai.provider.name` by endpoint (aws.bedrock, gcp.vertex_ai ...), anthropic where unnamed.
+    `max_queued_spans`: beyond it the oldest traces are dropped whole, and counted.
+    `export_delay_s`, `metric_interval_s`: longest wait before a batch of spans, or the metrics, are sent.
+    """
+
+    otlp_endpoint: str | None = None
+    protocol: OtlpProtocol | None = None
+    signals: tuple[Signal, ...] = ("traces", "metrics")
+    service_name: str = ""
+    sample_ratio: float | None = None
+    prometheus_host: str = "127.0.0.1"
+    prometheus_port: int | None = None
+    max_workloads: int = 200
+    baggage_keys: tuple[str, ...] = ()
+    providers: Mapping[str, str] = field(default_factory=dict)
+    max_queued_spans: int = 4096
+    export_delay_s: float = 1.0
+    metric_interval_s: float = 15.0
+
+    def destination(self, signal: Signal, environ: Mapping[str, str]) -> Destination | None:
+        """Where `signal` is exported to, if anywhere."""
+        name = signal.upper()
+        if signal not in self.signals or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        if environ.get(f"OTEL_{name}_EXPORTER", "").strip() == "none":
+            return None
+        if self.otlp_endpoint is None and not (
+            environ.get(f"OTEL_EXPORTER_OTLP_{name}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        ):
+            return None
+        protocol = self.protocol or (
+            environ.get(f"OTEL_EXPORTER_OTLP_{name}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
+        )
+        if protocol not in _PROTOCOLS:
+            raise TelemetryError(f"OTLP protocol {protocol[:32]!r}: expected one of {', '.join(_PROTOCOLS)}")
+        return Destination(protocol, self._endpoint(signal, protocol))
+
+    def _endpoint(self, signal: Signal, protocol: OtlpProtocol) -> str | None:
+        if self.otlp_endpoint is None or protocol == "grpc":
+            return self.otlp_endpoint
+        # Over HTTP each signal has its own path; the setting is the base URL, as in the standard variable.
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/{signal}"
+
+    def resolved_service_name(self, environ: Mapping[str, str]) -> str:
+        """The service name to report."""
+        return self.service_name or environ.get("OTEL_SERVICE_NAME", "") or _SERVICE_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class RpcCall:
+    """One finished RPC as the servicer saw it.
+
+    `method` is fully qualified, without a leading slash: `router.v1.RouterService/Complete`. `status` is
+    the gRPC status name sent to the caller. `started_wall_s` is seconds since the epoch, `duration_s`
+    comes from the monotonic clock. `metadata`: the caller's, of which only `traceparent`, `tracestate` and
+    `baggage` are ever read.
+    """
+
+    method: str
+    status: str
+    started_wall_s: float
+    duration_s: float
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)

@@ -1,0 +1,271 @@
+"""Outcomes → rows with labels and weights. The label rule lives here and only here.
+
+**The label rule.** A label says whether a tier's reply to a request was good. Each source of labels
+speaks in turn, weakest first, and a later one overrules an earlier one for the tiers it names
+(`_SOURCES`); a new source is one function in that tuple.
+
+1. *Verdict* (weak). The tier's last reply labels it:
+   - a Reject → bad, unless its remedy is `raise_limit` or `hand_back`: a truncated reply or a refusal
+     by policy says nothing of ability and gives no label;
+   - every check accepted, at least one looked, and the chain handed this reply over as accepted →
+     good. Checks miss things, so this is what the checks thought, not the truth;
+   - anything else (an Unjudged check, no check at all, a chain cut short) → no label.
+2. *Feedback* (strong). The caller's good/bad labels the resolved tier, whose reply the caller saw. A
+   `sufficient_tier` labels that tier good and the cheaper ones bad, called or not, because the caller
+   says so of the request; where the two contradict each other the judgement of the reply stands.
+
+A Failure never gives a label: a tier that was tried and never replied has none, whoever speaks. Nor
+has a cancelled attempt, which is a Failure too.
+
+**Weights** (of an example in its tier's training set) are the product of
+- the source's strength: verdicts count half of feedback, good and bad alike so that the classes keep
+  their proportion;
+- the inverse propensity of the start tier, clipped to [1, 10], so that what was explored stands for
+  what was not (Horvitz & Thompson 1952; clipping: Ionides 2008);
+- a factor ≤ 1 per group, so that no group holds more than its ceiling of a tier's total weight. A group
+  is the `tenant` label, or the workload where there is none. The ceiling is 10 %, or twice an equal
+  share where there are fewer than twenty groups.
+
+**Time** is the order of request ids, never the wall clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallback.types import Attempt, Reject, Remedy, Reply, Unjudged
+from router.features import FEATURES_VERSION, Features
+from router.outcome import Mode, Outcome
+from router.store import Recorded
+from training.rows import Label, Row, Source, Step
+from training.weights import cap_groups
+
+LADDER = ("haiku", "sonnet", "opus")
+LEARNED_CHECK = "scorer"  # the check whose verdict is the model's own opinion
+TENANT_LABEL = "tenant"
+SIMULATED_LABEL = "simulated"
+
+MAX_INVERSE_PROPENSITY = 10.0
+MAX_REQUESTS = 100_000  # about 400 MB of rows; the newest are kept
+_STRENGTH = {Source.VERDICT: 0.5, Source.FEEDBACK: 1.0}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """One tier's training set: `row` (n,) indexes `Dataset.rows`; `good` (n,) is 0 or 1; `weight` (n,) > 0."""
+
+    row: NDArray[np.intp]
+    good: Array
+    weight: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows in time order, with what was left out and why (`skipped`: reason → count)."""
+
+    rows: tuple[Row, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    ladder: tuple[str, ...] = LADDER
+
+    def split(self, held_out: float) -> tuple[Dataset, Dataset]:
+        """(older, newest `held_out` share), by request id order: the model is judged on its future."""
+        cut = len(self.rows) - round(len(self.rows) * held_out)
+        return (
+            Dataset(self.rows[:cut], self.skipped, self.ladder),
+            Dataset(self.rows[cut:], {}, self.ladder),
+        )
+
+    def examples(self, tier: str) -> Examples:
+        """The tier's labelled rows, weighted."""
+        found = [(i, row, row.labels[tier]) for i, row in enumerate(self.rows) if tier in row.labels]
+        weight = np.array(
+            [_STRENGTH[label.source] * min(1.0 / row.propensity, MAX_INVERSE_PROPENSITY) for _, row, label in found],
+            dtype=float,
+        )
+        return Examples(
+            np.array([i for i, _, _ in found], dtype=np.intp),
+            np.array([float(label.good) for _, _, label in found], dtype=float),
+            cap_groups(weight, [row.group for _, row, _ in found]),
+        )
+
+    @property
+    def labelled(self) -> int:
+        """Requests with at least one label."""
+        return sum(bool(row.labels) for row in self.rows)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any row is simulated; such a data set must be shown as simulated."""
+        return any(row.simulated for row in self.rows)
+
+    def label_counts(self) -> dict[str, dict[str, int]]:
+        """Labels by tier and `source good|bad`."""
+        counts: dict[str, Counter[str]] = {tier: Counter() for tier in self.ladder}
+        for row in self.rows:
+            for tier, label in row.labels.items():
+                counts[tier][f"{label.source} {'good' if label.good else 'bad'}"] += 1
+        return {tier: dict(sorted(count.items())) for tier, count in counts.items()}
+
+    def fingerprint(self) -> str:
+        """sha256 of everything that training reads, in hex: the same data give the same model."""
+        digest = sha256(f"{FEATURES_VERSION}|{self.ladder}".encode())
+        for row in self.rows:
+            labels = sorted((tier, label.good, label.source.value) for tier, label in row.labels.items())
+            # What an id's outcome holds never changes once stored; its labels may, when feedback comes.
+            digest.update(repr((row.request_id, row.group, row.propensity, labels)).encode())
+        return digest.hexdigest()
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def read_dataset(
+    records: Iterable[Recorded],
+    *,
+    ladder: Sequence[str] = LADDER,
+    max_requests: int = MAX_REQUESTS,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Dataset:
+    """The newest `max_requests` usable records, in bounded memory.
+
+    Records must come by request id, as `Store.read` gives them. One with features of another version
+    or that cannot be decoded, and an id seen twice, is counted in `skipped` and left out.
+    """
+    skipped: Counter[str] = Counter()
+    rows: deque[Row] = deque(maxlen=max_requests)
+    last_id = ""
+    for count, record in enumerate(records, start=1):
+        progress(count)
+        outcome = record.outcome
+        if outcome.request_id <= last_id:
+            skipped["repeated or out of order"] += 1
+            continue
+        last_id = outcome.request_id
+        if outcome.features_version != FEATURES_VERSION:
+            skipped["features of another version"] += 1
+            continue
+        features = _decode(outcome.request_features)
+        if features is None:
+            skipped["corrupt request features"] += 1
+            continue
+        if len(rows) == max_requests:
+            skipped["older than the newest " + f"{max_requests:,}"] += 1
+        rows.append(_row(record, features, tuple(ladder), skipped))
+    return Dataset(tuple(rows), dict(sorted(skipped.items())), tuple(ladder))
+
+
+def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped: Counter[str]) -> Row:
+    outcome = record.outcome
+    tenant = outcome.labels.get(TENANT_LABEL, "")
+    return Row(
+        request_id=outcome.request_id,
+        workload=outcome.workload,
+        group=f"tenant:{tenant}" if tenant else f"workload:{outcome.workload}",
+        received_at_s=outcome.received_at_s,
+        features=features,
+        start=outcome.decision.start_tier,
+        direct=outcome.decision.mode is Mode.DIRECT,
+        propensities=dict(outcome.decision.propensities),
+        steps=tuple(_steps(outcome, skipped)),
+        resolved=outcome.resolved_tier,
+        accepted=outcome.accepted,
+        labels=labels_of(record, ladder),
+        cost_usd=outcome.cost_usd,
+        top_tier_cost_usd=outcome.top_tier_cost_usd,
+        simulated=outcome.labels.get(SIMULATED_LABEL, "").lower() in ("true", "1", "yes"),
+    )
+
+
+def _steps(outcome: Outcome, skipped: Counter[str]) -> Iterator[Step]:
+    for tier, (index, last) in _last_replies(outcome).items():
+        at_tier = [attempt for attempt in outcome.attempts if attempt.tier == tier]
+        encoded = outcome.reply_features[index] if index < len(outcome.reply_features) else None
+        features = _decode(encoded) if encoded else None
+        if encoded and features is None:
+            skipped["corrupt reply features"] += 1
+        rejection = last.rejection
+        yield Step(
+            tier=tier,
+            rejected=_rejecter(last),
+            ends=rejection is not None and rejection.remedy is Remedy.HAND_BACK,
+            cost_usd=math.fsum(attempt.cost_usd for attempt in at_tier),
+            check_cost_usd=math.fsum(report.cost_usd for attempt in at_tier for report in attempt.checks),
+            reply_features=features,
+        )
+
+
+def _rejecter(attempt: Attempt) -> str:
+    for report in attempt.checks:
+        if isinstance(report.verdict, Reject):
+            if report.check == LEARNED_CHECK:
+                return "learned"
+            return "paid" if report.cost_usd > 0 else "free"
+    return ""
+
+
+def _last_replies(outcome: Outcome) -> dict[str, tuple[int, Attempt]]:
+    """The last reply of each tier that replied, with its place among the attempts; in order of first reply."""
+    found: dict[str, tuple[int, Attempt]] = {}
+    for index, attempt in enumerate(outcome.attempts):
+        if isinstance(attempt.result, Reply):
+            found[attempt.tier] = (index, attempt)
+    return found
+
+
+def _decode(encoded: bytes) -> Features | None:
+    try:
+        return Features.from_bytes(encoded)
+    except ValueError:
+        return None
+
+
+# --- the label rule --------------------------------------------------------------------------
+
+
+def labels_of(record: Recorded, ladder: Sequence[str] = LADDER) -> dict[str, Label]:
+    """By tier, as the module's docstring says; a tier outside the ladder has none."""
+    labels: dict[str, Label] = {}
+    for source in _SOURCES:
+        labels |= source(record, ladder)
+    replied = _last_replies(record.outcome).keys()
+    only_failed = {attempt.tier for attempt in record.outcome.attempts} - replied
+    return {tier: labels[tier] for tier in ladder if tier in labels and tier not in only_failed}
+
+
+def _from_verdicts(record: Recorded, ladder: Sequence[str]) -> dict[str, Label]:
+    outcome = record.outcome
+    labels: dict[str, Label] = {}
+    for tier, (_, attempt) in _last_replies(outcome).items():
+        rejection = attempt.rejection
+        judged = attempt.checks and not any(isinstance(report.verdict, Unjudged) for report in attempt.checks)
+        if rejection is not None:
+            if rejection.remedy is Remedy.ESCALATE:
+                labels[tier] = Label(False, Source.VERDICT)
+        elif judged and outcome.accepted and tier == outcome.resolved_tier:
+            labels[tier] = Label(True, Source.VERDICT)
+    return labels
+
+
+def _from_feedback(record: Recorded, ladder: Sequence[str]) -> dict[str, Label]:
+    feedback, resolved = record.feedback, record.outcome.resolved_tier
+    if feedback is None or not resolved:
+        return {}
+    labels: dict[str, Label] = {}
+    if feedback.sufficient_tier in ladder:
+        enough = list(ladder).index(feedback.sufficient_tier)
+        labels = {tier: Label(rung == enough, Source.FEEDBACK) for rung, tier in enumerate(ladder[: enough + 1])}
+    labels[resolved] = Label(feedback.good, Source.FEEDBACK)
+    return labels
+
+
+# Weakest first: a later source overrules an earlier one.
+_SOURCES = (_from_verdicts, _from_feedback)

@@ -1,0 +1,229 @@
+"""Challenger, champion, constant tiers, shuffle and oracle on the held-out requests, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fallback.economics import break_even_rate
+from router.experience import wilson
+from training.dataset import Dataset
+from training.follow import Constant, Means, Plan, Policy, follow, good
+from training.offpolicy import MAX_WEIGHT, Array, Estimates, Terms, effective_size, figure, point, resample
+from training.results import Bin, Calibration, Difference, Escalation, Evaluation, Kind, PolicyResult
+from training.rows import Row
+
+_BINS = 10
+CHALLENGER = "challenger"
+
+
+# --- terms of the estimators -----------------------------------------------------------------
+
+
+def terms(policy: Policy, mixes: Sequence[Mapping[Plan, float]], rows: Sequence[Row], means: Means) -> Terms:
+    """A policy's terms; `mixes` has, for each row, the probability of each plan."""
+    table = np.zeros((len(rows), len(Terms.__slots__)))
+    for i, (row, mix) in enumerate(zip(rows, mixes, strict=True)):
+        for plan, probability in mix.items():
+            guess_q = means.get("quality", plan.mode, plan.tiers[0], row.workload)
+            guess_c = means.get("cost", plan.mode, plan.tiers[0], row.workload)
+            table[i, :2] += probability * guess_q, probability * guess_c
+            if plan.tiers[0] != row.start:
+                continue
+            seen = follow(policy, plan, row, means)
+            weight = probability * min(1.0 / row.propensity, MAX_WEIGHT)
+            known = 0.0 if seen.quality is None else weight
+            quality = 0.0 if seen.quality is None else seen.quality
+            table[i, 2:] += (
+                weight,
+                known,
+                known * quality,
+                known * guess_q,
+                weight * seen.cost_usd,
+                weight * guess_c,
+                known * seen.imputed,
+            )
+    return Terms(*table.T)
+
+
+def logged_terms(rows: Sequence[Row]) -> Terms:
+    """What was served: plain means, exploration included."""
+    zero, one = np.zeros(len(rows)), np.ones(len(rows))
+    quality = [good(row, row.resolved) for row in rows]
+    known = np.array([float(q is not None) for q in quality])
+    seen = np.array([q or 0.0 for q in quality])
+    cost = np.array([row.cost_usd for row in rows])
+    return Terms(zero, zero, one, known, seen, zero, cost, zero, zero)
+
+
+def oracle_terms(rows: Sequence[Row], ladder: Sequence[str], means: Means) -> Terms:
+    """The cheapest good tier, where it is known: from requests started at the lowest tier, labels going up.
+
+    Where every tier's reply was bad it pays for the lowest.
+    """
+    table = np.zeros((len(rows), len(Terms.__slots__)))
+    for i, row in enumerate(rows):
+        if row.start != ladder[0]:
+            continue
+        best: str | None = ladder[0]
+        for tier in ladder:
+            if tier not in row.labels:
+                best = None
+                break
+            if row.labels[tier].good:
+                best = tier
+                break
+        if best is None:
+            continue
+        weight = min(1.0 / row.propensity, MAX_WEIGHT)
+        costs = {step.tier: step.cost_usd for step in row.steps}
+        cost = costs[best] if best in costs else means.get("cost", "only", best, row.workload)
+        table[i] = 0.0, 0.0, weight, weight, weight * row.labels[best].good, 0.0, weight * cost, 0.0, 0.0
+    return Terms(*table.T)
+
+
+# --- the whole -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    kind: Kind
+    terms: Terms
+    mix: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluate(
+    challenger: Policy,
+    champion: Policy | None,
+    held_in: Dataset,
+    held_out: Dataset,
+    *,
+    seed: int,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Evaluation:
+    """Everything measured, each policy on the same held-out requests; a tier that never replied is left out."""
+    rows, ladder, means = held_out.rows, held_out.ladder, Means(held_in.rows)
+    replied = {step.tier for row in (*held_in.rows, *rows) for step in row.steps}
+    notes = [f"{tier} never replied: not compared" for tier in ladder if tier not in replied]
+    if not rows:
+        return Evaluation(0, 0, (), (), (), (), (*notes, "no held-out requests: nothing was measured"))
+    policies: list[tuple[str, Kind, Policy]] = [(CHALLENGER, "challenger", challenger)]
+    if champion is not None:
+        policies.append(("champion", "champion", champion))
+    policies += [(f"always {tier}", "constant", Constant(tier)) for tier in ladder if tier in replied]
+    candidates: dict[str, _Candidate] = {"as served": _Candidate("logged", logged_terms(rows))}
+    dealt: dict[Plan, float] = {}
+    for name, kind, policy in policies:
+        progress(name)
+        plans = [policy.plan(row) for row in rows]
+        candidates[name] = _Candidate(kind, terms(policy, [{plan: 1.0} for plan in plans], rows, means), _shares(plans))
+        dealt = dealt or {plan: n / len(rows) for plan, n in Counter(plans).items()}  # the challenger comes first
+    progress("shuffle")
+    shuffled = terms(challenger, [dealt] * len(rows), rows, means)
+    candidates["same mix, shuffled"] = _Candidate("shuffle", _cost_matched(shuffled, candidates))
+    candidates["oracle"] = _Candidate("oracle", oracle_terms(rows, ladder, means))
+    progress("intervals")
+    measured = resample({name: each.terms for name, each in candidates.items()}, seed=seed)
+    return Evaluation(
+        n=len(rows),
+        labelled=held_out.labelled,
+        results=tuple(_result(name, each, measured[name]) for name, each in candidates.items()),
+        differences=tuple(
+            _difference(name, each, measured[CHALLENGER], measured[name])
+            for name, each in candidates.items()
+            if name != CHALLENGER
+        ),
+        calibration=tuple(_calibrations(challenger, rows, ladder)),
+        escalation=tuple(_escalations(rows, ladder)),
+        notes=tuple(notes),
+    )
+
+
+def _shares(plans: Sequence[Plan]) -> dict[str, float]:
+    counts = Counter(plan.name for plan in plans)
+    return {name: n / len(plans) for name, n in sorted(counts.items())}
+
+
+def _cost_matched(shuffled: Terms, candidates: Mapping[str, _Candidate]) -> Terms:
+    """The challenger's mix of plans, dealt out regardless of the request, blended with a constant to cost the same."""
+    wanted, have = point(candidates[CHALLENGER].terms).cost[0], point(shuffled).cost[0]
+    for each in candidates.values():
+        other = point(each.terms).cost[0]
+        if each.kind == "constant" and min(have, other) < wanted < max(have, other):
+            return shuffled.blended(each.terms, float((wanted - have) / (other - have)))
+    return shuffled
+
+
+def _result(name: str, candidate: _Candidate, measured: Estimates) -> PolicyResult:
+    share, money = (0.0, 1.0), (0.0, np.inf)
+    terms_ = candidate.terms
+    return PolicyResult(
+        name=name,
+        kind=candidate.kind,
+        quality=figure(measured.quality, within=share),
+        cost_usd=figure(measured.cost, within=money),
+        quality_ips=figure(measured.quality_ips, within=share),
+        cost_ips_usd=figure(measured.cost_ips, within=money),
+        support=int(np.count_nonzero(terms_.labelled)),
+        effective=effective_size(terms_.labelled),
+        imputed=float(terms_.imputed.sum() / max(terms_.labelled.sum(), 1e-12)),
+        mix=candidate.mix,
+    )
+
+
+def _difference(name: str, candidate: _Candidate, challenger: Estimates, other: Estimates) -> Difference:
+    return Difference(
+        name, candidate.kind, figure(challenger.quality - other.quality), figure(challenger.cost - other.cost)
+    )
+
+
+def _calibrations(challenger: Policy, rows: Sequence[Row], ladder: Sequence[str]) -> list[Calibration]:
+    """By tier that has labels and predictions. Bins of equal count, so that each point has its share of the data."""
+    found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        probabilities = challenger.probabilities(row) if row.labels else {}
+        for tier, label in row.labels.items():
+            if tier in probabilities:
+                found[tier].append((probabilities[tier], float(label.good)))
+    return [_calibration(tier, np.array(found[tier])) for tier in ladder if found[tier]]
+
+
+def _calibration(tier: str, pairs: Array) -> Calibration:
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    predicted, labels = pairs.T
+    bins = []
+    for part in np.array_split(pairs, min(_BINS, max(1, len(pairs) // 20))):
+        low, high = wilson(float(part[:, 1].sum()), len(part))
+        bins.append(Bin(float(part[:, 0].mean()), float(part[:, 1].mean()), low, high, len(part)))
+    return Calibration(
+        tier=tier,
+        n=len(pairs),
+        ece=sum(each.n * abs(each.predicted - each.good) for each in bins) / len(pairs),
+        brier=float(np.mean((predicted - labels) ** 2)),
+        constant_brier=float(np.var(labels)),
+        bins=tuple(bins),
+    )
+
+
+def _escalations(rows: Sequence[Row], ladder: Sequence[str]) -> list[Escalation]:
+    """As served, by workload and start tier, of the requests whose start tier's reply was judged."""
+    judged: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    costs: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        for step in row.steps:
+            costs[row.workload, step.tier].append(step.cost_usd)
+        if row.steps and row.steps[0].tier == row.start and row.start in ladder:
+            judged[row.workload, row.start].append(row)
+    found = []
+    for (workload, start), those in sorted(judged.items(), key=lambda item: (item[0][0], ladder.index(item[0][1]))):
+        rejected = sum(bool(row.steps[0].rejected) for row in those)
+        above = [tier for tier in ladder[ladder.index(start) + 1 :] if costs[workload, tier]]
+        line = None
+        if above:
+            line = break_even_rate(float(np.mean(costs[workload, start])), float(np.mean(costs[workload, above[0]])))
+        low, high = wilson(rejected, len(those))
+        found.append(Escalation(workload, start, len(those), rejected, rejected / len(those), low, high, line))
+    return found

@@ -1,0 +1,71 @@
+"""The values that training works on: one row per request, one step per tier that replied, one label per tier.
+
+How a row gets its labels is in `training.dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from router.features import Features
+
+
+class Source(StrEnum):
+    """Where a label comes from."""
+
+    VERDICT = "verdict"
+    FEEDBACK = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Whether a tier's reply was good, and who says so."""
+
+    good: bool
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one tier gave in one request: its last reply, judged.
+
+    `rejected` is empty for an accepted reply, else `free`, `paid` or `learned` by the check that
+    rejected it. `ends` marks a rejection after which the chain hands the reply back. `cost_usd` holds
+    all attempts at the tier, wasted ones too, without `check_cost_usd`.
+    """
+
+    tier: str
+    rejected: str
+    ends: bool
+    cost_usd: float
+    check_cost_usd: float
+    reply_features: Features | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request. `steps` are the tiers that replied, in order; `labels` by tier."""
+
+    request_id: str
+    workload: str
+    group: str
+    received_at_s: float
+    features: Features
+    start: str
+    direct: bool
+    propensities: Mapping[str, float]
+    steps: tuple[Step, ...]
+    resolved: str
+    accepted: bool
+    labels: Mapping[str, Label]
+    cost_usd: float
+    top_tier_cost_usd: float
+    simulated: bool
+
+    @property
+    def propensity(self) -> float:
+        """P(this start tier) as logged, in (0, 1]; 1 where none was logged or it is no probability."""
+        logged = self.propensities.get(self.start, 1.0)
+        return logged if 0.0 < logged <= 1.0 else 1.0
