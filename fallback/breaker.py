@@ -11,8 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import Literal
 
 from fallback.clock import Clock
+
+
+_Ending = Literal["succeeded", "failed", "ignored"]
 
 
 class State(StrEnum):
@@ -40,28 +45,27 @@ class Permit:
     `ignored` is for what says nothing about health: a refused request, a cancelled call.
     """
 
-    __slots__ = ("_breaker", "_period")
+    __slots__ = ("_end",)
 
-    def __init__(self, breaker: Breaker, period: int | None) -> None:
-        self._breaker: Breaker | None = breaker
-        self._period = period
+    def __init__(self, end: Callable[[_Ending], None]) -> None:
+        self._end: Callable[[_Ending], None] | None = end
 
     def succeeded(self) -> None:
         """The call ended in a Reply."""
-        self._end(failed=False)
+        self._tell("succeeded")
 
     def failed(self) -> None:
         """The call ended in a Failure of the endpoint."""
-        self._end(failed=True)
+        self._tell("failed")
 
     def ignored(self) -> None:
         """The call says nothing; a probe's place is given back."""
-        self._end(failed=None)
+        self._tell("ignored")
 
-    def _end(self, *, failed: bool | None) -> None:
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker._ended(failed, self._period)
+    def _tell(self, ending: _Ending) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end(ending)
 
 
 class Breaker:
@@ -75,7 +79,7 @@ class Breaker:
         self._state = State.CLOSED
         self._opens_until_s = 0.0
         self._probes_out = 0
-        self._period = 0  # counts openings, so that a late probe of an earlier one is not mistaken
+        self._period = 0  # counts openings: a call that began before one says nothing about the time after it
 
     @property
     def state(self) -> State:
@@ -94,29 +98,27 @@ class Breaker:
         """Leave to call, or None."""
         match self.state:
             case State.CLOSED:
-                return Permit(self, None)
+                return Permit(partial(self._call_ended, self._period))
             case State.HALF_OPEN if self._probes_out < self._settings.probes:
                 self._probes_out += 1
-                return Permit(self, self._period)
+                return Permit(partial(self._probe_ended, self._period))
             case _:
                 return None
 
-    def _ended(self, failed: bool | None, period: int | None) -> None:
-        if period is not None:
-            self._probe_ended(failed, period)
-        elif failed is not None and self._state is State.CLOSED:
-            # Calls that began before it opened and end now say nothing new.
-            self._recent.append(failed)
-            if sum(self._recent) >= self._settings.failures:
-                self._open()
+    def _call_ended(self, period: int, ending: _Ending) -> None:
+        if ending == "ignored" or period != self._period:
+            return
+        self._recent.append(ending == "failed")
+        if sum(self._recent) >= self._settings.failures:
+            self._open()
 
-    def _probe_ended(self, failed: bool | None, period: int) -> None:
+    def _probe_ended(self, period: int, ending: _Ending) -> None:
         if self._state is not State.HALF_OPEN or period != self._period:
             return
         self._probes_out -= 1
-        if failed:
+        if ending == "failed":
             self._open()
-        elif failed is False:
+        elif ending == "succeeded":
             self._state = State.CLOSED
             self._recent.clear()
 

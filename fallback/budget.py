@@ -11,12 +11,14 @@ requests, and stops above, where they mostly add load.
 
 from __future__ import annotations
 
+from math import inf
+
 
 class RetryBudget:
     """One per provider. Drawn on by retry and failover alike, never by escalation."""
 
     def __init__(self, *, max_tokens: float = 100.0, ratio: float = 0.25) -> None:
-        if max_tokens <= 0 or not 0 < ratio <= 1:
+        if not 0 < max_tokens < inf or not 0 < ratio <= 1:
             raise ValueError("max_tokens must be positive and ratio in (0, 1]")
         self._max_tokens = max_tokens
         self._ratio = ratio

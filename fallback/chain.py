@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fallback.checks import Case, Check
 from fallback.clock import Clock
 from fallback.economics import PriceBook
-from fallback.errors import Cancelled, Failure, NotAttempted
+from fallback.errors import Cancelled, Failure, NotAttempted, UpstreamError
 from fallback.guards import Call, Guards
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
@@ -32,6 +32,10 @@ from fallback.types import (
     Unjudged,
     Usage,
 )
+
+
+# Kept back beside the next tier's own minimum: a timeout fires a little late.
+_SLACK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class _Candidate:
     tier: str
     rank: tuple[int, float, int]
 
+    def resolution(self, reasons: list[str]) -> Resolution:
+        """Handed back, marked."""
+        return Resolution(self.reply, self.tier, accepted=False, reasons=tuple(reasons))
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:
@@ -100,6 +108,7 @@ class Chain:
     ) -> None:
         self._ladder = ladder
         self._tiers = {tier.name: tier for tier in ladder}
+        self._rung = {tier.name: rung for rung, tier in enumerate(ladder)}
         self._endpoints = endpoints
         self._prices = prices
         self._guards = guards
@@ -114,31 +123,27 @@ class Chain:
         """The first reply that passes, or the best one seen, marked. Raises a Failure when none came."""
         best: _Candidate | None = None
         reasons: list[str] = []
-        step: _Step | None = _Step(self._tiers[job.tiers[0]], Purpose.FIRST, job.request.max_tokens)
-        while step is not None:
-            obstacle = self._obstacle(job, step, ledger)
-            if obstacle and best is not None:
-                reasons.append(obstacle)
-                break
+        step = _Step(self._tiers[job.tiers[0]], Purpose.FIRST, job.request.max_tokens)
+        while True:
             try:
-                if obstacle:
-                    raise NotAttempted(obstacle)
                 tier, reply = await self._obtain(job, step, ledger)
             except Failure as failure:
                 if best is None:
                     raise
-                reasons.append(f"escalation:{failure.kind}")
-                break
+                nothing_sent = isinstance(failure, NotAttempted)
+                reasons.append(failure.error_type if nothing_sent else f"{step.purpose}:{failure.kind}")
+                return best.resolution(reasons)
             reports, rejection = await self._judge(job, tier, reply, ledger)
             if rejection is None:
                 return Resolution(reply, tier.name, accepted=True)
             reasons.append(f"{tier.name}:{reports[-1].check}:{rejection.reason}")
-            candidate = _Candidate(reply, tier.name, _rank(reports, self._ladder.index(tier)))
-            if best is None or candidate.rank > best.rank:
+            candidate = _Candidate(reply, tier.name, _rank(reports, self._rung[tier.name]))
+            if best is None or candidate.rank >= best.rank:  # equal: the same tier's longer reply
                 best = candidate
-            step = self._next(job, step, tier, rejection, ledger)
-        assert best is not None
-        return Resolution(best.reply, best.tier, accepted=False, reasons=tuple(reasons))
+            following = self._next(job, step, tier, rejection, ledger)
+            if following is None:
+                return best.resolution(reasons)
+            step = following
 
     # --- cost tiering ------------------------------------------------------------------------
 
@@ -153,11 +158,15 @@ class Chain:
         if remedy is Remedy.HAND_BACK:
             return None
         tried = {attempt.tier for attempt in ledger.attempts}
-        later = job.tiers[job.tiers.index(tier.name) + 1 :] if tier.name in job.tiers else job.tiers
-        for name in later:
-            if name not in tried:
-                return _Step(self._tiers[name], Purpose.ESCALATION, step.max_tokens)
-        return None
+        above = [name for name in self._above(job, tier) if name not in tried]
+        if not above:
+            return None
+        name = rejection.to if rejection.to in above else above[0]
+        return _Step(self._tiers[name], Purpose.ESCALATION, step.max_tokens)
+
+    def _above(self, job: Job, tier: Tier) -> tuple[str, ...]:
+        """The plan's tiers above `tier`, which a failover may have left out of the plan."""
+        return tuple(name for name in job.tiers if self._rung[name] > self._rung[tier.name])
 
     def _obstacle(self, job: Job, step: _Step, ledger: Ledger) -> str:
         """Why this step must not start: no time or no money left for it; empty when it may."""
@@ -209,6 +218,8 @@ class Chain:
 
     async def _obtain(self, job: Job, step: _Step, ledger: Ledger) -> tuple[Tier, Reply]:
         """A reply from the step's tier, or from a neighbour after a Failure; raises the last Failure."""
+        if obstacle := self._obstacle(job, step, ledger):
+            raise NotAttempted(obstacle)
         tier, purpose = step.tier, step.purpose
         endpoint = self._endpoints[tier.endpoints[0]]
         failure: Failure | None = None
@@ -232,12 +243,14 @@ class Chain:
                 tier_min_time_s=tier.min_time_s,
                 budget_allows=calls == 0 or self._guards.budget(endpoint).allows,
                 other_endpoint=self._other_endpoint(tier, tried_endpoints),
-                other_tier=self._other_tier(job, ledger, tier, visited),
+                other_tier=self._other_tier(job, ledger, tier, visited, step.max_tokens),
             )
             match decide(ended, situation, self._recovery, self._uniform()):
                 case Retry(delay_s):
                     purpose = Purpose.RETRY
                     await self._clock.sleep(delay_s)
+                    if self._time_left_s(job) < tier.min_time_s:  # the sleep ended late
+                        raise failure.bare()
                 case FailOverEndpoint(name):
                     purpose = Purpose.FAILOVER if calls else purpose
                     endpoint = self._endpoints[name]
@@ -249,22 +262,20 @@ class Chain:
                     tried_endpoints, calls_on_tier = {endpoint.name}, 0
                     visited.add(name)
                 case GiveUp():
-                    raise failure
+                    raise failure.bare()
 
     async def _attempt(
         self, job: Job, ledger: Ledger, tier: Tier, endpoint: Endpoint, call: Call, purpose: Purpose, max_tokens: int
     ) -> Reply | Failure:
         """One upstream call, recorded however it ends."""
         started_s = self._clock.monotonic_s()
-        result: Reply | Failure = Cancelled()
+        result: Reply | Failure = UpstreamError("client_error")  # stays so when our own side breaks
         try:
             model = endpoint.model(tier)
             timeout_s = self._slice_s(job, tier)
-            result = await endpoint.provider.send(
-                job.request, tier, model, max_tokens=max_tokens, timeout_s=timeout_s
-            )
+            result = await endpoint.provider.send(job.request, tier, model, max_tokens=max_tokens, timeout_s=timeout_s)
         except Failure as failure:
-            result = failure
+            result = failure.bare()
         except asyncio.CancelledError:
             result = Cancelled()
             raise
@@ -291,8 +302,7 @@ class Chain:
     def _slice_s(self, job: Job, tier: Tier) -> float:
         """The attempt's time: never so much that a hung tier leaves none for the next one."""
         left_s = self._time_left_s(job)
-        later = [name for name in job.tiers if name != tier.name and name in job.allowed]
-        reserve_s = max((self._tiers[name].min_time_s for name in later), default=0.0)
+        reserve_s = max((self._tiers[name].min_time_s + _SLACK_S for name in self._above(job, tier)), default=0.0)
         sliced_s = left_s - reserve_s
         return min(tier.timeout_s, sliced_s if sliced_s >= tier.min_time_s else left_s)
 
@@ -302,16 +312,20 @@ class Chain:
                 return name
         return ""
 
-    def _other_tier(self, job: Job, ledger: Ledger, tier: Tier, visited: set[str]) -> str:
-        """The nearest usable neighbour, upwards first, that fits the time and money left."""
-        here = self._ladder.index(tier)
+    def _other_tier(self, job: Job, ledger: Ledger, tier: Tier, visited: set[str], max_tokens: int) -> str:
+        """The nearest usable neighbour, upwards first, that fits the time and money left.
+
+        Never as low as a tier that replied: its reply was rejected, a lower one's would be no better.
+        """
+        here = self._rung[tier.name]
         above = self._ladder[here + 1 :] if job.rules.failover_up else ()
         below = self._ladder[:here][::-1] if job.rules.failover_down else ()
-        replied = {attempt.tier for attempt in ledger.attempts if isinstance(attempt.result, Reply)}
+        replied = (self._rung[attempt.tier] for attempt in ledger.attempts if isinstance(attempt.result, Reply))
+        floor = max(replied, default=-1)
         for other in (*above, *below):
-            if other.name not in job.allowed - visited - replied:
+            if other.name not in job.allowed - visited or self._rung[other.name] <= floor:
                 continue
-            if self._obstacle(job, _Step(other, Purpose.FAILOVER, job.request.max_tokens), ledger):
+            if self._obstacle(job, _Step(other, Purpose.FAILOVER, max_tokens), ledger):
                 continue
             if self._guards.retry_after_s((self._endpoints[name] for name in other.endpoints), other.name) == 0:
                 return other.name

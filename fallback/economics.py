@@ -6,16 +6,16 @@ All money is in US dollars; prices are in US dollars per million tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fallback.types import DocumentBlock, ImageBlock, Request, Usage
+from fallback.types import DocumentBlock, ImageBlock, Request, ToolResultBlock, ToolUseBlock, Usage
 
 _MTOK = 1_000_000
-# A text of n characters is at most about n/2 tokens in any script that the tokenizer covers well,
-# and about n/4 in English. The first bounds a cost cap, the second predicts a cost.
-_CHARS_PER_TOKEN_BOUND = 2.0
+# A text of n UTF-8 bytes is at most about n/2 tokens in any script, and one of n characters about n/4
+# in English. The first bounds a cost cap, the second predicts a cost.
+_BYTES_PER_TOKEN_BOUND = 2.0
 _CHARS_PER_TOKEN_TYPICAL = 4.0
 _TOKENS_PER_ATTACHMENT = 1_600  # a full-size image; a document page costs about the same
 
@@ -81,26 +81,44 @@ class PriceBook:
 
     def bound_usd(self, model: str, request: Request, max_tokens: int, *, multiplier: float = 1.0) -> float:
         """The most that one attempt may cost: a cautious prompt length and every output token used."""
-        prompt = prompt_tokens(request, chars_per_token=_CHARS_PER_TOKEN_BOUND)
+        prompt = most_prompt_tokens(request)
         price = self.price(model).at(prompt)
         dearest_input = max(price.input, price.cache_write_5m, price.cache_write_1h)
         return (prompt * dearest_input + max_tokens * price.output) / _MTOK * multiplier
 
     def expected_usd(self, model: str, request: Request, output_tokens: float) -> float:
         """What one attempt will probably cost, before anything has been measured for its workload."""
-        prompt = prompt_tokens(request, chars_per_token=_CHARS_PER_TOKEN_TYPICAL)
+        prompt = prompt_tokens(request)
         price = self.price(model).at(prompt)
         return (prompt * price.input + output_tokens * price.output) / _MTOK
 
 
-def prompt_tokens(request: Request, *, chars_per_token: float = _CHARS_PER_TOKEN_TYPICAL) -> int:
+def prompt_tokens(request: Request) -> int:
     """Estimated prompt length in tokens; the SDK has no offline tokenizer."""
-    chars = sum(map(len, request.texts()))
-    chars += sum(len(tool.name) + len(tool.description) + len(str(tool.input_schema)) for tool in request.tools)
-    attachments = sum(
-        isinstance(block, ImageBlock | DocumentBlock) for message in request.messages for block in message.content
-    )
-    return math.ceil(chars / chars_per_token) + attachments * _TOKENS_PER_ATTACHMENT
+    chars = sum(map(len, _counted(request)))
+    return math.ceil(chars / _CHARS_PER_TOKEN_TYPICAL) + _attachments(request) * _TOKENS_PER_ATTACHMENT
+
+
+def most_prompt_tokens(request: Request) -> int:
+    """A cautious prompt length in tokens."""
+    size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in _counted(request))
+    return math.ceil(size / _BYTES_PER_TOKEN_BOUND) + _attachments(request) * _TOKENS_PER_ATTACHMENT
+
+
+def _counted(request: Request) -> Iterator[str]:
+    yield from request.texts()
+    for tool in request.tools:
+        yield from (tool.name, tool.description, str(tool.input_schema))
+    if request.output_schema is not None:
+        yield str(request.output_schema)
+    for message in request.messages:
+        yield from (str(block.input) for block in message.content if isinstance(block, ToolUseBlock))
+
+
+def _attachments(request: Request) -> int:
+    blocks = [block for message in request.messages for block in message.content]
+    inner = [part for block in blocks if isinstance(block, ToolResultBlock) for part in block.content]
+    return sum(isinstance(block, ImageBlock | DocumentBlock) for block in (*blocks, *inner))
 
 
 def break_even_rate(cheap_usd: float, dear_usd: float, *, check_usd: float = 0.0) -> float:
@@ -116,20 +134,29 @@ def break_even_rate(cheap_usd: float, dear_usd: float, *, check_usd: float = 0.0
 def parse_price_book(document: Mapping[str, Any]) -> PriceBook:
     """A PriceBook from parsed TOML; PriceError names what is missing or not a positive number."""
     models: dict[str, ModelPrice] = {}
-    for entry in document.get("model", ()):
-        model = entry.get("id", "")
-        if not model or model in models:
+    for entry in _tables(document, "model", "price book"):
+        model = entry.get("id")
+        if not isinstance(model, str) or not model or model in models:
             raise PriceError(f"price book: model id {model!r} is missing or stands twice")
-        steps = []
-        for step in entry.get("step", ()):
+        steps: dict[int, Price] = {}
+        for step in _tables(entry, "step", f"price book: {model}"):
             above = step.get("above_prompt_tokens")
-            if not isinstance(above, int) or above <= 0:
-                raise PriceError(f"price book: {model}: step.above_prompt_tokens must be a positive whole number")
-            steps.append((above, _price(model, step)))
-        models[model] = ModelPrice(_price(model, entry), tuple(sorted(steps, key=lambda step: step[0])))
+            if isinstance(above, bool) or not isinstance(above, int) or above <= 0 or above in steps:
+                raise PriceError(
+                    f"price book: {model}: step.above_prompt_tokens must be a positive whole number that stands once"
+                )
+            steps[above] = _price(model, step)
+        models[model] = ModelPrice(_price(model, entry), tuple(sorted(steps.items(), key=lambda step: step[0])))
     if not models:
         raise PriceError("price book: no [[model]] in it")
     return PriceBook(as_of=str(document.get("as_of", "undated")), models=models)
+
+
+def _tables(document: Mapping[str, Any], name: str, where: str) -> list[Mapping[str, Any]]:
+    tables = document.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise PriceError(f"{where}: {name} must be tables, [[{name}]]")
+    return tables
 
 
 def _price(model: str, entry: Mapping[str, Any]) -> Price:

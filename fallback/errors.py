@@ -2,17 +2,17 @@
 
     Failure
     ├── Transient                 the same call may work in a moment: retry, then fail over
-    │   ├── TimedOut              no answer inside the attempt's time
+    │   ├── TimedOut              no answer inside the attempt's time; 504
     │   ├── Overloaded            503, 529: the provider sheds load
     │   ├── RateLimited           429: this endpoint's quota for the tier
     │   ├── ConnectionFailed      refused, reset, cut mid-body, DNS
-    │   ├── UpstreamError         408, 409, 500, 501, 504 and unknown statuses
+    │   ├── UpstreamError         408, 409, 500, 501 and unknown statuses outside 400–499
     │   └── MalformedReply        200 whose body is no message
     ├── EndpointUnusable          another endpoint may work, this one will not: fail over, raise an alarm
     │   ├── CredentialsRefused    401, 403
     │   ├── TierNotServed         404: this endpoint does not know the tier's model
     │   └── SpendLimited          a spend or contract limit (402, or 429/400 by error code)
-    ├── RequestRefused            400, 413, 422, 431: the request itself; no endpoint will take it
+    ├── RequestRefused            400, 413, 422, 431, other 4xx: the request itself; no endpoint will take it
     ├── NotAttempted              nothing was sent: breaker open, budget or time gone
     └── Cancelled                 the caller went away
 
@@ -20,6 +20,8 @@ A Failure never carries upstream text, a prompt or a key: only codes, so that it
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class Failure(Exception):
@@ -40,6 +42,15 @@ class Failure(Exception):
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         self.upstream_request_id = upstream_request_id
+
+    def bare(self) -> Self:
+        """The same Failure without traceback and context, for keeping: those hold the request and the key."""
+        return type(self)(
+            self.error_type,
+            http_status=self.http_status,
+            retry_after_s=self.retry_after_s,
+            upstream_request_id=self.upstream_request_id,
+        )
 
 
 class Transient(Failure):

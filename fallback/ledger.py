@@ -25,9 +25,7 @@ class Ledger:
     @property
     def cost_usd(self) -> float:
         """All attempts and checks so far, used or wasted."""
-        return sum(
-            attempt.cost_usd + sum(report.cost_usd for report in attempt.checks) for attempt in self._attempts
-        )
+        return sum(attempt.cost_usd + sum(report.cost_usd for report in attempt.checks) for attempt in self._attempts)
 
     def attempted(self, attempt: Attempt) -> None:
         """An attempt has ended."""

@@ -85,7 +85,9 @@ def decide(failure: Failure, now: Situation, settings: RecoverySettings, uniform
                 return Retry(delay_s)
     if now.other_tier:
         return FailOverTier(now.other_tier)
-    return GiveUp("attempts" if now.attempts_on_tier >= settings.attempts_per_tier else "deadline")
+    if now.attempts_on_tier >= settings.attempts_per_tier:
+        return GiveUp("attempts")
+    return GiveUp("deadline" if isinstance(failure, Transient) else "no_alternative")
 
 
 def backoff_s(failure: Failure, attempts: int, settings: RecoverySettings, uniform: float) -> float:

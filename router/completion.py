@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from fallback.chain import Chain, Job, Resolution, Rules
 from fallback.checks import Case, Check
-from fallback.checks.scorer import ScorerCheck
+from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Failure
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
 from router.config import WorkloadConfig
+from router.deliberation import Deliberation
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features
 from router.model import RouterModel
@@ -89,19 +90,23 @@ class Completer:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    def decide(self, ask: Ask) -> tuple[Decision, Features, RouterModel | None]:
-        """The decision, the features it rests on and the model that made it. Calls and spends nothing."""
-        model = self.model()
+    def decide(self, ask: Ask) -> tuple[Decision, Features, Deliberation | None]:
+        """The decision, the features it rests on and the model's deliberation. Calls and spends nothing."""
         features = request_features(ask.request, text_cap_chars=self.text_cap_chars)
         allowed = self._affordable(ask)
         question = Question(
             workload=ask.request.workload,
-            policy=ask.policy,
             allowed=allowed,
             features=features,
             cost_usd={tier: self._expected_usd(ask.request, tier) for tier in allowed},
+            start_tier=ask.policy.start_tier,
+            explore=ask.policy.explore,
+            direct_threshold=ask.policy.direct_threshold,
+            quality_target=ask.policy.quality_target,
+            mistake_cost_usd=ask.policy.mistake_cost_usd,
         )
-        return self.policy.decide(question, model), features, model
+        decision, deliberation = self.policy.decide(question, self.model())
+        return decision, features, deliberation
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:
         """The tiers inside both the workload's and the caller's bounds, cheapest first."""
@@ -161,9 +166,9 @@ class Completion:
         """The reply with its outcome on disk. Raises InvalidField, or Refusal when no tier replied."""
         shared, ask = self._shared, self._ask
         wall_s, started_s = shared.clock.wall_s(), shared.clock.monotonic_s()
-        decision, features, model = shared.decide(ask)
+        decision, features, deliberation = shared.decide(ask)
         ledger = Ledger(started_s)
-        job = self._job(decision, features, model, started_s)
+        job = self._job(decision, deliberation, started_s)
         resolution: Resolution | None = None
         refusal: Refusal | None = None
         ended = False
@@ -186,14 +191,14 @@ class Completion:
         assert resolution is not None
         return Completed(outcome, resolution.reply, recorded)
 
-    def _job(self, decision: Decision, features: Features, model: RouterModel | None, now_s: float) -> Job:
+    def _job(self, decision: Decision, deliberation: Deliberation | None, now_s: float) -> Job:
         ask = self._ask
         left_s = ask.policy.deadline_s
         if ask.time_left_s is not None:
             left_s = ask.time_left_s - min(_MARGIN_S, ask.time_left_s * _MARGIN_SHARE)
         checks = tuple(check for check in ask.checks if decision.mode is Mode.CHAIN or not check.paid)
-        if model is not None:
-            checks = (*checks, self._scorer(decision, features, model))
+        if deliberation is not None:
+            checks = (*checks, self._scorer(decision.model_version, deliberation))
         unjudged = None if ask.policy.unjudged == "accept" else Remedy(ask.policy.unjudged)
         return Job(
             request=ask.request,
@@ -205,11 +210,11 @@ class Completion:
             cost_cap_usd=self._shared.cap_usd(ask),
         )
 
-    def _scorer(self, decision: Decision, features: Features, model: RouterModel) -> ScorerCheck:
-        def probability(case: Case) -> float | None:
-            return model.reply_probability(case.tier, features, self._features_of(case.reply))
+    def _scorer(self, version: str, deliberation: Deliberation) -> ScorerCheck:
+        def assess(case: Case) -> Assessment | None:
+            return deliberation.replied(case.tier, self._features_of(case.reply), case.reply.text)
 
-        return ScorerCheck(model.version, probability, decision.accept_thresholds)
+        return ScorerCheck(version, assess)
 
     def _features_of(self, reply: Reply) -> Features:
         """The reply's features, computed once for the scorer and the outcome."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 import fallback
 from fallback.breaker import BreakerSettings
@@ -25,10 +26,24 @@ from router.parts import ALWAYS, CHECKS, StopReasonCheck
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 BUILT_IN_PRICES = Path(fallback.__file__).parent / "prices.toml"
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+# Strict: a number in quotes, or true where a number belongs, is a mistake and not a number.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0, le=86_400)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Usd = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, gt=0, le=1 << 40)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError("must be host:port, such as 127.0.0.1:50051")
+    return value
+
+
+def _host_and_port_or_off(value: str) -> str:
+    return value and _host_and_port(value)
 
 
 class ConfigError(ValueError):
@@ -42,22 +57,14 @@ class _Section(BaseModel):
 class ServerConfig(_Section):
     """The gRPC side. `listen` port 0 picks a free one. Text limits bound the work before it starts."""
 
-    listen: str = "127.0.0.1:50051"
-    reflection: bool = True
+    listen: Annotated[str, AfterValidator(_host_and_port)] = "127.0.0.1:50051"
+    reflection: Flag = True
     max_message_bytes: Count = 4 << 20
     max_text_chars: Count = 2_000_000
     max_in_flight: Count = 512
     grace_s: Seconds = 30.0
     unknown_workloads: Literal["default", "refuse"] = "default"
     max_workloads: Count = 1_000
-
-    @field_validator("listen")
-    @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65_535:
-            raise ValueError("must be host:port, such as 127.0.0.1:50051")
-        return value
 
 
 class TierConfig(_Section):
@@ -70,7 +77,13 @@ class TierConfig(_Section):
     max_input_tokens: Count = 1_000_000
     min_time_s: Seconds = 0.5
     timeout_s: Seconds = 120.0
-    can_force_tool: bool = False
+    can_force_tool: Flag = False
+
+    @model_validator(mode="after")
+    def _can_start(self) -> Self:
+        if self.min_time_s > self.timeout_s:
+            raise ValueError("min_time_s must not exceed timeout_s")
+        return self
 
 
 class EndpointConfig(_Section):
@@ -84,7 +97,7 @@ class EndpointConfig(_Section):
     resource: str = ""
     budget: str = ""
     models: dict[str, str] = Field(default_factory=dict)
-    price_multiplier: Annotated[float, Field(gt=0, le=10)] = 1.0
+    price_multiplier: Annotated[Number, Field(gt=0, le=10)] = 1.0
 
     @model_validator(mode="after")
     def _what_the_platform_needs(self) -> Self:
@@ -94,6 +107,8 @@ class EndpointConfig(_Section):
             raise ValueError("project is required with platform vertex")
         if self.platform == "foundry" and not (self.resource or self.base_url):
             raise ValueError("resource or base_url is required with platform foundry")
+        if self.base_url and not re.match(r"https?://[^/\s]", self.base_url):
+            raise ValueError("base_url must begin with http:// or https://")
         return self
 
 
@@ -102,9 +117,9 @@ class WorkloadConfig(_Section):
 
     `start_tier` is the static plan's, used until a model or the workload's own escalations say
     better. `explore` is the share of requests on which another start tier is tried on purpose.
-    `direct_threshold` is the P(good) from which a tier is asked without paid checks;
-    `accept_threshold` the P(good) from which the learned scorer lets a reply pass. Left out, both
-    come with the model, tuned to its quality target.
+    `direct_threshold` is the P(good) from which a tier is asked without paid checks. `quality_target` is
+    the share of the best tier's quality to keep: the model brings what a mistake must be taken to cost
+    for it, unless `mistake_cost_usd` says what a bad reply really costs this workload.
     """
 
     start_tier: str = ""
@@ -113,14 +128,15 @@ class WorkloadConfig(_Section):
     deadline_s: Seconds = 120.0
     cost_cap_usd: Usd | None = None
     explore: Share = 0.02
-    direct_threshold: Share | None = None
-    accept_threshold: Share | None = None
+    direct_threshold: Share = 0.9
+    quality_target: Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)] = 0.99
+    mistake_cost_usd: Usd | None = None
     truncated: Policy = "escalate"
     refused: Policy = "hand_back"
     unjudged: Literal["accept", "escalate", "hand_back"] = "accept"
-    failover_up: bool = True
-    failover_down: bool = False
-    retention_days: Annotated[float, Field(ge=0, le=365)] = 0.0
+    failover_up: Flag = True
+    failover_down: Flag = False
+    retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0
     checks: tuple[dict[str, Any], ...] = ()
 
     @field_validator("checks")
@@ -141,7 +157,7 @@ class StoreConfig(_Section):
 
     url: str = "sqlite:///var/outcomes.db"
     max_wait_s: Seconds = 2.0
-    feedback_window_s: Annotated[float, Field(gt=0)] = 30 * 86_400.0
+    feedback_window_s: Annotated[Number, Field(gt=0)] = 30 * 86_400.0
 
 
 class ModelConfig(_Section):
@@ -167,7 +183,7 @@ class TelemetryConfig(_Section):
     otlp_protocol: Literal["grpc", "http/protobuf"] = "grpc"
     service_name: str = "tierwise"
     sample_ratio: Share = 1.0
-    prometheus_listen: str = ""
+    prometheus_listen: Annotated[str, AfterValidator(_host_and_port_or_off)] = ""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -175,11 +191,11 @@ class TelemetryConfig(_Section):
 class ResilienceConfig(_Section):
     """Retry budget (gRPC A6), attempts, backoff and breakers; see docs/architecture.md."""
 
-    attempts_per_tier: Annotated[int, Field(ge=1, le=5)] = 3
+    attempts_per_tier: Annotated[int, Field(strict=True, ge=1, le=5)] = 3
     backoff_base_s: Seconds = 0.2
     backoff_cap_s: Seconds = 5.0
-    budget_tokens: Annotated[float, Field(gt=0, le=10_000)] = 100.0
-    budget_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
+    budget_tokens: Annotated[Number, Field(gt=0, le=10_000)] = 100.0
+    budget_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.25
     breaker_failures: Count = 10
     breaker_window: Count = 20
     breaker_open_s: Seconds = 30.0
@@ -188,6 +204,8 @@ class ResilienceConfig(_Section):
     def _can_open(self) -> Self:
         if self.breaker_failures > self.breaker_window:
             raise ValueError("breaker_failures must not exceed breaker_window")
+        if self.backoff_base_s > self.backoff_cap_s:
+            raise ValueError("backoff_base_s must not exceed backoff_cap_s")
         return self
 
     def recovery(self) -> RecoverySettings:
@@ -197,7 +215,8 @@ class ResilienceConfig(_Section):
     def guards(self) -> GuardSettings:
         """For the budgets and breakers."""
         own = BreakerSettings(self.breaker_failures, self.breaker_window, self.breaker_open_s)
-        return GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own)
+        settings = GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own)
+        return replace(settings, provider=replace(settings.provider, open_s=self.breaker_open_s))
 
 
 _DEFAULT_TIERS = (
@@ -238,6 +257,12 @@ class Config(_Section):
                 for name in tier.endpoints
                 if name not in self.endpoints
             ]
+        for name, endpoint in self.endpoints.items():
+            if not NAME.fullmatch(name):
+                problems.append(f"endpoints: name {name!r} must be 1 to 64 of [a-z0-9._-]")
+            problems += [
+                f"endpoints.{name}.models: no tier {tier!r}" for tier in endpoint.models if tier not in self.ladder
+            ]
         for name, workload in self.workloads.items():
             problems += self._workload_problems(name, workload)
         if problems:
@@ -277,7 +302,7 @@ class Config(_Section):
                 book.price(tier.model)
         except OSError as error:
             raise ConfigError(f"prices: cannot read {path}: {error.strerror}") from None
-        except (PriceError, tomllib.TOMLDecodeError) as error:
+        except (PriceError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"prices: {error}") from None
         return book
 
@@ -303,7 +328,7 @@ def load_config(path: str | Path | None) -> Config:
 
 def _build_check(index: int, table: dict[str, Any]) -> Check:
     name = table.get("check")
-    if name not in CHECKS:
+    if not isinstance(name, str) or name not in CHECKS:
         raise ValueError(f"[{index}].check: expected one of {', '.join(sorted(CHECKS))}, got {name!r}")
     fields = {key: value for key, value in table.items() if key != "check"}
     factory = CHECKS[name]
@@ -328,4 +353,4 @@ def _explain(error: ValidationError) -> list[str]:
 
 
 def _secret(path: str) -> bool:
-    return any(word in path for word in ("key", "token", "url"))
+    return any(word in path for word in ("key", "token", "url", "secret", "password", "credential", "auth"))

@@ -40,8 +40,9 @@ class TierExperience:
         self.replies = self.replies * math.exp(-1 / _HORIZON) + 1.0
         step = 1.0 / self.replies
         self.cost_usd += (cost_usd - self.cost_usd) * step
-        self.output_tokens += (output_tokens - self.output_tokens) * step
-        self.duration_s += (duration_s - self.duration_s) * step
+        # The store remembers costs alone: the first lengths seen after it stand for themselves.
+        self.output_tokens += (output_tokens - self.output_tokens) * (step if self.output_tokens else 1.0)
+        self.duration_s += (duration_s - self.duration_s) * (step if self.duration_s else 1.0)
 
     def started(self, *, rejected: bool) -> None:
         """One more request that started here was judged."""
@@ -88,9 +89,9 @@ class Experience:
                 seen.tier(attempt.tier).replied(attempt.cost_usd + checks_usd, tokens, attempt.duration_s)
         first = outcome.attempts[0] if outcome.attempts else None
         # A DIRECT start is chosen because it looked easy: its rejections say nothing about the rest.
-        if first is not None and first.purpose is Purpose.FIRST and isinstance(first.result, Reply):
-            if outcome.decision.mode is Mode.CHAIN and not outcome.decision.model_version:
-                seen.tier(first.tier).started(rejected=first.rejection is not None)
+        undirected = outcome.decision.mode is Mode.CHAIN and not outcome.decision.model_version
+        if undirected and first is not None and first.purpose is Purpose.FIRST and isinstance(first.result, Reply):
+            seen.tier(first.tier).started(rejected=first.rejection is not None)
 
     def seed(self, past: Sequence[WorkloadStats]) -> None:
         """Begin with what the store remembers, as far as the horizon counts it."""
@@ -112,14 +113,19 @@ class Experience:
     def output_tokens(self, workload: str, tier: str) -> float | None:
         """Mean output length in tokens; None until there are enough replies."""
         found = self.of(workload).tiers.get(tier)
-        return found.output_tokens if found is not None and found.replies >= _ENOUGH else None
+        return found.output_tokens or None if found is not None and found.replies >= _ENOUGH else None
 
     def start_tier(self, workload: str, static: str, allowed: tuple[str, ...], cost_usd: dict[str, float]) -> str:
         """Where a chain without a model starts, moved from `static` as far as the evidence goes."""
         seen = self.of(workload)
-        current = seen.start_tier if seen.start_tier in allowed else static
-        seen.start_tier = self._moved(seen, current, allowed, cost_usd)
-        return seen.start_tier
+        current = seen.start_tier or static
+        if current not in allowed:  # one request's own bounds: nothing to learn for the others
+            below = self._ladder.index(current) < self._ladder.index(allowed[0])
+            return allowed[0] if below else allowed[-1]
+        moved = self._moved(seen, current, allowed, cost_usd)
+        if moved != current:
+            seen.start_tier = moved
+        return moved
 
     def _moved(
         self, seen: WorkloadExperience, current: str, allowed: tuple[str, ...], cost_usd: dict[str, float]

@@ -39,6 +39,7 @@ _PINNED = {
     "sqlalchemy": logging.WARNING,
     "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
+    "opentelemetry.exporter": logging.CRITICAL,  # one line a failed try; our telemetry says it once
     "opentelemetry": logging.ERROR,  # its warnings quote the caller's tracestate and baggage
 }
 _OURS = ("router", "fallback", "training", "tierwise")
@@ -97,8 +98,12 @@ def loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 
 
 def _pinned(record: logging.LogRecord) -> bool:
-    lowest = _PINNED.get(record.name.partition(".")[0])
-    return lowest is None or record.levelno >= lowest
+    name = record.name
+    while name:
+        if name in _PINNED:
+            return record.levelno >= _PINNED[name]
+        name = name.rpartition(".")[0]
+    return True
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -27,8 +27,8 @@ class Decision:
 
     `tiers` are tried in order; the first is the start tier. `propensities` gives, for every start
     tier that could have been taken, the probability with which it would have been; without them
-    yesterday's log cannot judge tomorrow's router. `accept_thresholds` gives, by tier, the learned
-    scorer's P(good) from which its reply is accepted (empty without a model).
+    yesterday's log cannot judge tomorrow's router. `mistake_cost_usd` is what a bad reply was taken to
+    cost (0 without a model).
     """
 
     mode: Mode
@@ -37,7 +37,7 @@ class Decision:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     propensities: Mapping[str, float] = field(default_factory=dict)
     expected_cost_usd: Mapping[str, float] = field(default_factory=dict)
-    accept_thresholds: Mapping[str, float] = field(default_factory=dict)
+    mistake_cost_usd: float = 0.0
     model_version: str = ""
     explored: bool = False
 

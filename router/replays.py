@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fallback.clock import Clock
-from router.status import Refusal
 from router.translate import InvalidField
 from router.v1 import router_pb2
 
@@ -22,11 +21,12 @@ class _Abandoned(Exception):  # noqa: N818 - a signal between two callers, never
     """The first caller went away; somebody else has to do it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     fingerprint: bytes
     expires_s: float
     future: asyncio.Future[router_pb2.CompleteResponse]
+    size: int = 0  # bytes, once there is a reply
 
 
 class Replays:
@@ -43,8 +43,8 @@ class Replays:
     async def once(self, key: tuple[str, str], fingerprint: bytes, make: Make) -> router_pb2.CompleteResponse:
         """The reply for `key`: the first one again (marked replayed), the one in flight, or a new one.
 
-        Raises InvalidField when the key was used with another request, and what `make` raises; a
-        refusal is shared with those who wait for it and then forgotten, so that a later try is a new one.
+        Raises InvalidField when the key was used with another request, and what `make` raises; an
+        error is shared with those who wait for it and then forgotten, so that a later try is a new one.
         """
         while True:
             self._expire()
@@ -64,26 +64,32 @@ class Replays:
 
     async def _first(self, key: tuple[str, str], fingerprint: bytes, make: Make) -> router_pb2.CompleteResponse:
         future: asyncio.Future[router_pb2.CompleteResponse] = asyncio.get_running_loop().create_future()
-        self._entries[key] = _Entry(fingerprint, self._clock.monotonic_s() + self._window_s, future)
+        entry = _Entry(fingerprint, self._clock.monotonic_s() + self._window_s, future)
+        self._entries[key] = entry
         try:
             reply = await make()
         except BaseException as error:
             del self._entries[key]
-            future.set_exception(error if isinstance(error, Refusal | InvalidField) else _Abandoned())
+            # Only the first caller's own going away leaves something to do for the others.
+            future.set_exception(error if isinstance(error, Exception) else _Abandoned())
             future.exception()  # nobody may be waiting: mark it as seen
             raise
+        entry.size = reply.ByteSize()
+        self._bytes += entry.size
         future.set_result(reply)
-        self._bytes += reply.ByteSize()
         self._expire()
         return reply
 
     def _expire(self) -> None:
         """Forgets the oldest finished replies past the window, the count or the bytes."""
         now_s = self._clock.monotonic_s()
-        for key, entry in list(self._entries.items()):
-            over = len(self._entries) > self._max_entries or self._bytes > self._max_bytes
+        gone: list[tuple[str, str]] = []
+        for key, entry in self._entries.items():
+            over = len(self._entries) - len(gone) > self._max_entries or self._bytes > self._max_bytes
             if not over and entry.expires_s > now_s:
                 break
             if entry.future.done():
-                del self._entries[key]
-                self._bytes -= entry.future.result().ByteSize()
+                gone.append(key)
+                self._bytes -= entry.size
+        for key in gone:
+            del self._entries[key]

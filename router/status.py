@@ -20,8 +20,9 @@ from fallback.errors import (
 from router.translate import InvalidField
 
 DOMAIN = "tierwise"
-# Where nothing says how long to wait: long enough not to add to an outage.
+# Where nothing says how long to wait, or says at once: long enough not to add to an outage.
 _DEFAULT_RETRY_S = 1.0
+_MAX_RETRY_S = 86_400.0  # an upstream may say anything
 
 
 class Refusal(Exception):
@@ -44,7 +45,7 @@ class Refusal(Exception):
         details: list[any_pb2.Any] = [_packed(info)]
         if self.retry_s is not None:
             retry = error_details_pb2.RetryInfo()
-            retry.retry_delay.FromNanoseconds(int(max(0.0, self.retry_s) * 1e9))
+            retry.retry_delay.FromNanoseconds(int(min(max(0.0, self.retry_s), _MAX_RETRY_S) * 1e9))
             details.append(_packed(retry))
         if self.field:
             violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
@@ -60,7 +61,7 @@ def invalid(error: InvalidField) -> Refusal:
 def no_reply(failure: Failure, *, time_left_s: float) -> Refusal:
     """What a Failure that ended the chain means to the caller."""
     code = grpc.StatusCode
-    wait_s = failure.retry_after_s if failure.retry_after_s is not None else _DEFAULT_RETRY_S
+    wait_s = failure.retry_after_s or _DEFAULT_RETRY_S
     match failure:
         case NotAttempted(error_type="deadline"):
             return Refusal(code.DEADLINE_EXCEEDED, "DEADLINE", "no time left for any tier")

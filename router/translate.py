@@ -33,6 +33,8 @@ _MAX_STOP_SEQUENCES = 16
 _MAX_TOOLS = 128
 _MAX_LABELS = 16
 _MAX_SCHEMA_CHARS = 100_000
+_MAX_JSON_DEPTH = 100
+_MAX_STOP_SEQUENCE_CHARS = 1_000
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _DOCUMENT_TYPES = frozenset({"application/pdf", "text/plain"})
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -124,13 +126,15 @@ def request_of(workload: str, prompt: router_pb2.Prompt, limits: Limits) -> Requ
     ceiling = prompt.max_tokens_ceiling or prompt.max_tokens
     if not prompt.max_tokens <= ceiling <= _MAX_TOKENS:
         raise InvalidField("prompt.max_tokens_ceiling", f"must be max_tokens to {_MAX_TOKENS}, or 0")
-    if len(prompt.stop_sequences) > _MAX_STOP_SEQUENCES or not all(prompt.stop_sequences):
-        raise InvalidField("prompt.stop_sequences", f"at most {_MAX_STOP_SEQUENCES}, none of them empty")
+    if len(prompt.stop_sequences) > _MAX_STOP_SEQUENCES:
+        raise InvalidField("prompt.stop_sequences", f"at most {_MAX_STOP_SEQUENCES}")
+    if not all(0 < len(sequence) <= _MAX_STOP_SEQUENCE_CHARS for sequence in prompt.stop_sequences):
+        raise InvalidField("prompt.stop_sequences", f"each must be 1 to {_MAX_STOP_SEQUENCE_CHARS} characters")
     if prompt.effort and prompt.effort not in get_args(Effort):
         raise InvalidField("prompt.effort", f"must be one of {', '.join(get_args(Effort))}")
-    tools = tuple(_tool(tool, f"prompt.tools[{i}]") for i, tool in enumerate(prompt.tools))
-    if len(tools) > _MAX_TOOLS or len({tool.name for tool in tools}) < len(tools):
+    if len(prompt.tools) > _MAX_TOOLS or len({tool.name for tool in prompt.tools}) < len(prompt.tools):
         raise InvalidField("prompt.tools", f"at most {_MAX_TOOLS}, with different names")
+    tools = tuple(_tool(tool, f"prompt.tools[{i}]") for i, tool in enumerate(prompt.tools))
     return Request(
         workload=workload,
         messages=messages,
@@ -141,7 +145,7 @@ def request_of(workload: str, prompt: router_pb2.Prompt, limits: Limits) -> Requ
         tool_choice=_tool_choice(prompt.tool_choice, tools),
         stop_sequences=tuple(prompt.stop_sequences),
         output_schema=_schema(prompt.output_schema_json, "prompt.output_schema_json"),
-        effort=cast(Effort, prompt.effort) if prompt.effort else None,
+        effort=cast("Effort", prompt.effort) if prompt.effort else None,
     )
 
 
@@ -178,7 +182,7 @@ def _message(message: router_pb2.Message, path: str) -> Message:
         raise InvalidField(f"{path}.role", "must be user or assistant")
     if not message.content:
         raise InvalidField(f"{path}.content", "must not be empty")
-    role = cast(Role, message.role)
+    role = cast("Role", message.role)
     blocks = tuple(_block(block, f"{path}.content[{i}]", role) for i, block in enumerate(message.content))
     return Message(role, blocks)
 
@@ -201,6 +205,8 @@ def _block(block: router_pb2.ContentBlock, path: str, role: Role) -> ContentBloc
         case "document":
             _source(block.document, f"{path}.document", _DOCUMENT_TYPES)
             document = block.document
+            if len(document.title) > 256 or not _PRINTABLE.fullmatch(document.title):
+                raise InvalidField(f"{path}.document.title", "must be at most 256 printable characters")
             return DocumentBlock(document.media_type, document.data, document.url, document.title, mark)
         case "tool_use":
             return _tool_use(block.tool_use, f"{path}.tool_use", mark)
@@ -289,11 +295,22 @@ def _schema(text: str, path: str) -> JsonObject | None:
 def _object(text: str, path: str) -> JsonObject:
     try:
         value = json.loads(text)
+        # Upstream gets it as UTF-8 JSON: no NaN, no number beyond a double, no half character.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise InvalidField(path, "is not JSON") from None
     if not isinstance(value, dict):
         raise InvalidField(path, "must be a JSON object")
+    if _deeper(value, _MAX_JSON_DEPTH):
+        raise InvalidField(path, f"is nested more than {_MAX_JSON_DEPTH} deep")
     return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper(child, depth - 1) for child in children)
 
 
 def _mark(mark: int, path: str) -> CacheMark | None:

@@ -50,7 +50,9 @@ def main() -> None:
 
 
 @main.command(epilog=_EXIT_CODES)
-@click.option("--store", help="Where the outcomes are, such as sqlite:///var/outcomes.db [default: the configuration's].")
+@click.option(
+    "--store", help="Where the outcomes are, such as sqlite:///var/outcomes.db [default: the configuration's]."
+)
 @_models
 @_config
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the night's report here (HTML).")

@@ -40,7 +40,9 @@ class Steps:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._finish()
         self._bars.stop()
 
@@ -73,7 +75,9 @@ def show_night(console: Console, night: Night) -> None:
     if night.evaluation is not None and night.evaluation.results:
         table = Table("policy", "good replies", "cost per 1,000", "n", box=None, pad_edge=False)
         for each in night.evaluation.results:
-            table.add_row(escape(each.name), _range(each.quality), _range(each.cost_usd, money=True), f"{each.support:,}")
+            table.add_row(
+                escape(each.name), _range(each.quality), _range(each.cost_usd, money=True), f"{each.support:,}"
+            )
         console.print(table)
 
 
@@ -82,7 +86,9 @@ def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[st
     if not entries:
         console.print("no versions: the service runs on its static plans")
         return
-    table = Table("", "version", "trained (UTC)", "instead of", "gate", "quality", "cost per 1,000", box=None, pad_edge=False)
+    table = Table(
+        "", "version", "trained (UTC)", "instead of", "gate", "quality", "cost per 1,000", box=None, pad_edge=False
+    )
     for entry in reversed(entries):
         place = lineage.index(entry.version) if entry.version in lineage else -1
         mark = "→" if place == 0 else ""

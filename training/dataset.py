@@ -4,12 +4,14 @@
 speaks in turn, weakest first, and a later one overrules an earlier one for the tiers it names
 (`_SOURCES`); a new source is one function in that tuple.
 
-1. *Verdict* (weak). The tier's last reply labels it:
+1. *Verdict* (weak). The tier's last reply labels it, by the checks that are not learned:
    - a Reject → bad, unless its remedy is `raise_limit` or `hand_back`: a truncated reply or a refusal
      by policy says nothing of ability and gives no label;
-   - every check accepted, at least one looked, and the chain handed this reply over as accepted →
-     good. Checks miss things, so this is what the checks thought, not the truth;
-   - anything else (an Unjudged check, no check at all, a chain cut short) → no label.
+   - all of them accepted, at least one looked, and none was cut off → good. Checks miss things, so
+     this is what the checks thought, not the truth;
+   - anything else (an Unjudged check, no check at all) → no label.
+   The learned scorer has no say, either way: its Reject means that a dearer tier is worth asking, not
+   that the reply is bad, and a model that learns from its own opinion only gets surer of it.
 2. *Feedback* (strong). The caller's good/bad labels the resolved tier, whose reply the caller saw. A
    `sufficient_tier` labels that tier good and the cheaper ones bad, called or not, because the caller
    says so of the request; where the two contradict each other the judgement of the reply stands.
@@ -40,15 +42,16 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.types import Attempt, Reject, Remedy, Reply, Unjudged
-from router.features import FEATURES_VERSION, Features
+from fallback.checks.scorer import ScorerCheck
+from fallback.types import Accept, Attempt, Reject, Remedy, Reply
+from router.features import DENSE_NAMES, FEATURES_VERSION, Features
 from router.outcome import Mode, Outcome
+from router.reply_features import REPLY_NAMES
 from router.store import Recorded
 from training.rows import Label, Row, Source, Step
 from training.weights import cap_groups
 
 LADDER = ("haiku", "sonnet", "opus")
-LEARNED_CHECK = "scorer"  # the check whose verdict is the model's own opinion
 TENANT_LABEL = "tenant"
 SIMULATED_LABEL = "simulated"
 
@@ -153,7 +156,7 @@ def read_dataset(
         if outcome.features_version != FEATURES_VERSION:
             skipped["features of another version"] += 1
             continue
-        features = _decode(outcome.request_features)
+        features = _decode(outcome.request_features, len(DENSE_NAMES))
         if features is None:
             skipped["corrupt request features"] += 1
             continue
@@ -175,6 +178,7 @@ def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped:
         start=outcome.decision.start_tier,
         direct=outcome.decision.mode is Mode.DIRECT,
         propensities=dict(outcome.decision.propensities),
+        expected_cost_usd=dict(outcome.decision.expected_cost_usd),
         steps=tuple(_steps(outcome, skipped)),
         resolved=outcome.resolved_tier,
         accepted=outcome.accepted,
@@ -189,14 +193,14 @@ def _steps(outcome: Outcome, skipped: Counter[str]) -> Iterator[Step]:
     for tier, (index, last) in _last_replies(outcome).items():
         at_tier = [attempt for attempt in outcome.attempts if attempt.tier == tier]
         encoded = outcome.reply_features[index] if index < len(outcome.reply_features) else None
-        features = _decode(encoded) if encoded else None
+        features = _decode(encoded, len(REPLY_NAMES)) if encoded else None
         if encoded and features is None:
             skipped["corrupt reply features"] += 1
-        rejection = last.rejection
+        rejected = _rejecter(last)
         yield Step(
             tier=tier,
-            rejected=_rejecter(last),
-            ends=rejection is not None and rejection.remedy is Remedy.HAND_BACK,
+            rejected=rejected,
+            ends=rejected != "learned" and _hands_back(last.rejection),
             cost_usd=math.fsum(attempt.cost_usd for attempt in at_tier),
             check_cost_usd=math.fsum(report.cost_usd for attempt in at_tier for report in attempt.checks),
             reply_features=features,
@@ -206,10 +210,17 @@ def _steps(outcome: Outcome, skipped: Counter[str]) -> Iterator[Step]:
 def _rejecter(attempt: Attempt) -> str:
     for report in attempt.checks:
         if isinstance(report.verdict, Reject):
-            if report.check == LEARNED_CHECK:
+            if report.check == ScorerCheck.name:
                 return "learned"
             return "paid" if report.cost_usd > 0 else "free"
     return ""
+
+
+def _hands_back(rejection: Reject | None) -> bool:
+    if rejection is None:
+        return False
+    remedy = rejection.otherwise if rejection.remedy is Remedy.RAISE_LIMIT else rejection.remedy
+    return remedy is Remedy.HAND_BACK
 
 
 def _last_replies(outcome: Outcome) -> dict[str, tuple[int, Attempt]]:
@@ -221,11 +232,13 @@ def _last_replies(outcome: Outcome) -> dict[str, tuple[int, Attempt]]:
     return found
 
 
-def _decode(encoded: bytes) -> Features | None:
+def _decode(encoded: bytes, dense: int) -> Features | None:
+    """None for what cannot be read, or has not this many dense features."""
     try:
-        return Features.from_bytes(encoded)
+        features = Features.from_bytes(encoded)
     except ValueError:
         return None
+    return features if len(features.dense) == dense else None
 
 
 # --- the label rule --------------------------------------------------------------------------
@@ -245,12 +258,14 @@ def _from_verdicts(record: Recorded, ladder: Sequence[str]) -> dict[str, Label]:
     outcome = record.outcome
     labels: dict[str, Label] = {}
     for tier, (_, attempt) in _last_replies(outcome).items():
-        rejection = attempt.rejection
-        judged = attempt.checks and not any(isinstance(report.verdict, Unjudged) for report in attempt.checks)
-        if rejection is not None:
-            if rejection.remedy is Remedy.ESCALATE:
+        verdicts = [report.verdict for report in attempt.checks if report.check != ScorerCheck.name]
+        rejections = [verdict for verdict in verdicts if isinstance(verdict, Reject)]
+        # The scorer comes last: where it spoke, or the reply was accepted, no other check was cut off.
+        finished = len(verdicts) < len(attempt.checks) or (outcome.accepted and tier == outcome.resolved_tier)
+        if rejections:
+            if rejections[0].remedy is Remedy.ESCALATE:
                 labels[tier] = Label(False, Source.VERDICT)
-        elif judged and outcome.accepted and tier == outcome.resolved_tier:
+        elif finished and verdicts and all(isinstance(verdict, Accept) for verdict in verdicts):
             labels[tier] = Label(True, Source.VERDICT)
     return labels
 

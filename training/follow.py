@@ -1,8 +1,8 @@
 """Policies, and what each would have come to on a logged request.
 
 A policy is followed along what the log holds of a request (`follow`): its start tier must be the
-logged one (the estimators in `training.offpolicy` weigh for that), each reply is judged by the policy's
-own scorer, and the other checks' verdicts stand as they were. Where the policy would go on and the log
+logged one (the estimators in `training.offpolicy` weigh for that), the policy itself decides after each
+reply that passed the checks, and the checks' verdicts stand as they were. Where the policy would go on and the log
 has stopped, the next tier's reply is imputed from the held-in requests that escalated to it in the same
 workload, and marked as imputed.
 """
@@ -10,10 +10,11 @@ workload, and marked as imputed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from fallback import cascade
 from training.rows import Row, Step
 
 _PRIOR = 5.0  # requests' worth of trust in the coarser mean
@@ -36,13 +37,13 @@ class Policy(Protocol):
     """A router to be judged, by the same rule that serves."""
 
     def plan(self, row: Row) -> Plan:
-        """What it would do."""
+        """What it would do at first."""
 
-    def accepts(self, row: Row, step: Step, plan: Plan) -> bool:
-        """Whether its scorer would let this reply pass."""
+    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
+        """What it would do after a reply that the checks let pass, the last of `passed` (earlier ones before it)."""
 
     def probabilities(self, row: Row) -> Mapping[str, float]:
-        """Calibrated P(good) by tier; empty when it makes none."""
+        """Calibrated P(good) by tier before any reply; empty when it makes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class Constant:
         """The tier, whatever the request."""
         return Plan("only", (self.tier,))
 
-    def accepts(self, row: Row, step: Step, plan: Plan) -> bool:
-        """Everything."""
-        return True
+    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
+        """Keep it."""
+        return cascade.Keep(passed[-1].tier, 0.0)
 
     def probabilities(self, row: Row) -> Mapping[str, float]:
         """None."""
@@ -111,6 +112,7 @@ class Followed:
 def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
     """What the request would have come to, its logged replies as they were."""
     spent = 0.0
+    passed: list[Step] = []
     for i, step in enumerate(row.steps):
         first_direct = plan.mode == "direct" and i == 0
         spent += step.cost_usd
@@ -119,23 +121,27 @@ def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
         spent += 0.0 if first_direct else step.check_cost_usd
         if step.ends:
             return Followed(good(row, step.tier), spent)
-        stands = step.rejected in ("", "learned") or (step.rejected == "paid" and first_direct)
-        if stands and policy.accepts(row, step, plan):
-            return Followed(good(row, step.tier), spent)
-        after = _next(plan, step.tier)
-        if after is None:
+        to = ""
+        if step.rejected in ("", "learned") or (step.rejected == "paid" and first_direct):
+            passed.append(step)
+            match policy.after(row, plan, passed):
+                case cascade.Keep(tier=tier):
+                    return Followed(good(row, tier), spent)
+                case cascade.Ask(source=source):
+                    to = source
+        above = _above(plan, step.tier)
+        if not above:
             break
-        if i + 1 == len(row.steps) or row.steps[i + 1].tier != after:
-            quality = means.get("quality", "escalated", after, row.workload)
-            return Followed(quality, spent + means.get("cost", "escalated", after, row.workload), imputed=True)
+        asked = to if to in above else above[0]
+        if i + 1 == len(row.steps) or row.steps[i + 1].tier != asked:
+            quality = means.get("quality", "escalated", asked, row.workload)
+            return Followed(quality, spent + means.get("cost", "escalated", asked, row.workload), imputed=True)
     return Followed(good(row, row.resolved), spent if row.steps else row.cost_usd)
 
 
-def _next(plan: Plan, tier: str) -> str | None:
-    if tier not in plan.tiers:
-        return None  # failed over to a tier outside the plan: its reply stands
-    later = plan.tiers[plan.tiers.index(tier) + 1 :]
-    return later[0] if later else None
+def _above(plan: Plan, tier: str) -> tuple[str, ...]:
+    """The plan's tiers after this one; none after a tier that a failover brought in from outside the plan."""
+    return plan.tiers[plan.tiers.index(tier) + 1 :] if tier in plan.tiers else ()
 
 
 def good(row: Row, tier: str) -> float | None:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from training.results import Calibration, Escalation, Evaluation, Kind, PolicyResult
 
@@ -37,6 +38,8 @@ _STYLE: dict[Kind, tuple[str, str]] = {  # colour, marker
     "shuffle": (_MUTED, "X"),
     "oracle": (_MUTED, "*"),
 }
+_TOP = 1.03  # where the stretched quality axis would reach infinity
+_QUALITY_TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -66,24 +69,15 @@ def frontier(evaluation: Evaluation, target: float) -> str:
     with mpl.rc_context(_SETTINGS):
         canvas = Canvas(figsize=(10.6, 5.4), layout="constrained")
         axes = canvas.subplots()
-        axes.set_xscale("log")
         for each in shown:
             _point(axes, each)
+        _scales(axes, shown)
         constants = [each.quality.value for each in shown if each.kind == "constant"]
         if constants:
             floor = target * max(constants)
             axes.axhline(floor, color=_MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
-            axes.text(
-                0.995, floor, f"target {floor:.1%}", transform=axes.get_yaxis_transform(),
-                ha="right", va="bottom", color=_MUTED, fontsize=11,
-            )  # fmt: skip
-        costs = [each.cost_usd.value * 1000 for each in shown]
-        axes.set_xlim(min(costs) * 0.6, max(costs) * 2.1)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"${value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-        axes.set_xlabel("cost per 1,000 requests, US dollars (log scale)")
-        axes.set_ylabel("share of good replies")
+            at_left = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+            axes.text(0.005, floor, f"target {floor:.1%}", color=_MUTED, fontsize=11, **at_left)
         _labels(canvas, axes, shown)
         return _svg(canvas, "frontier")
 
@@ -102,8 +96,8 @@ def calibration(tiers: Sequence[Calibration]) -> str:
                 [max(0.0, b.good - b.low) for b in each.bins],
                 [max(0.0, b.high - b.good) for b in each.bins],
             ]
-            axes.errorbar(predicted, good, yerr=spread, color=_CHALLENGER, linewidth=2, marker="o", markersize=6,
-                          elinewidth=1.2, capsize=0)  # fmt: skip
+            axes.errorbar(predicted, good, yerr=spread, color=_CHALLENGER, linestyle="none", marker="o",
+                          markersize=7, elinewidth=1.4)  # fmt: skip
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="predicted P(good)")
             axes.set_title(f"{each.tier}  (n = {each.n:,})", fontsize=12, loc="left")
             if i == 0:
@@ -145,7 +139,7 @@ def _point(axes: Axes, each: PolicyResult) -> None:
         yerr=[[max(0.0, y - each.quality.low)], [max(0.0, each.quality.high - y)]],
         color=colour,
         marker=marker,
-        markersize=13 if marker == "*" else 10 if loud else 8,
+        markersize={"*": 17, "X": 11}.get(marker, 10 if loud else 8),
         markeredgecolor=_PAGE,
         markeredgewidth=1.5,
         elinewidth=1.6 if loud else 1.0,
@@ -153,24 +147,61 @@ def _point(axes: Axes, each: PolicyResult) -> None:
     )
 
 
+def _scales(axes: Axes, shown: Sequence[PolicyResult]) -> None:
+    """Cost on a log scale; quality stretched towards 100 %, where the policies that matter lie close together."""
+    costs = [each.cost_usd.value * 1000 for each in shown]
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) * 0.6, max(costs) * 2.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"${value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("cost per 1,000 requests, US dollars (log scale)")
+    axes.set_yscale("function", functions=(lambda y: -np.log(_TOP - np.minimum(y, 1.0)), lambda z: _TOP - np.exp(-z)))
+    worst = min(each.quality.low for each in shown)
+    ticks = [tick for tick in _QUALITY_TICKS if tick >= worst - 0.1]
+    axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
+    axes.set_ylim(max(0.0, worst - 0.05), 1.0)
+    axes.set_ylabel("share of good replies (stretched towards 100%)")
+
+
 def _labels(canvas: Canvas, axes: Axes, shown: Sequence[PolicyResult]) -> None:
-    """Names right of their points, pushed down where one would cover another."""
+    """Names beside their points, each at the first place where it covers nothing."""
     canvas.draw_without_rendering()
-    taken: list[tuple[float, float, float, float]] = []  # left, right, bottom, top in points
     scale = 72 / canvas.dpi
-    for each in sorted(shown, key=lambda one: -one.quality.value):
-        x, y = axes.transData.transform((each.cost_usd.value * 1000, each.quality.value)) * scale
-        width, height = 6.6 * len(each.name), 15.0
-        left, bottom = x + 11, y + 5
-        while any(left < r and left + width > l and bottom < t and bottom + height > b for l, r, b, t in taken):
-            bottom -= 4
-        taken.append((left, left + width, bottom, bottom + height))
+
+    def at(cost_usd: float, quality: float) -> tuple[float, float]:
+        x, y = axes.transData.transform((max(cost_usd, 1e-9) * 1000, quality)) * scale
+        return float(x), float(y)
+
+    taken: list[tuple[float, float, float, float]] = []  # left, right, bottom, top in points
+    for each in shown:
+        x, y = at(each.cost_usd.value, each.quality.value)
+        left, right = at(each.cost_usd.low, each.quality.value)[0], at(each.cost_usd.high, each.quality.value)[0]
+        bottom, top = at(each.cost_usd.value, each.quality.low)[1], at(each.cost_usd.value, each.quality.high)[1]
+        taken += [(left, right, y - 2, y + 2), (x - 2, x + 2, bottom, top), (x - 6, x + 6, y - 6, y + 6)]
+    for each in sorted(shown, key=lambda one: _STYLE[one.kind][0] not in (_CHALLENGER, _CHAMPION)):
+        x, y = at(each.cost_usd.value, each.quality.value)
+        width, height = 6.8 * len(each.name), 14.0
+        for dy in (5, -19, 14, -28, 23, -37, 32, -46):
+            places = [
+                (x + 11, x + 11 + width, y + dy, y + dy + height),
+                (x - 11 - width, x - 11, y + dy, y + dy + height),
+            ]
+            free = [place for place in places if not any(_overlap(place, other) for other in taken)]
+            if free:
+                break
+        place = (free or places)[0]
+        taken.append(place)
         loud = each.kind in ("challenger", "champion")
         axes.annotate(
-            each.name, (each.cost_usd.value * 1000, each.quality.value), xytext=(11, bottom - y),
+            each.name, (each.cost_usd.value * 1000, each.quality.value), xytext=(place[0] - x, place[2] - y),
             textcoords="offset points", color=_STYLE[each.kind][0] if loud else _INK,
-            fontweight="bold" if loud else "normal", zorder=5,
+            fontweight="bold" if loud else "normal", zorder=5, annotation_clip=False,
         )  # fmt: skip
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2]
 
 
 def _svg(canvas: Canvas, name: str) -> str:

@@ -99,7 +99,7 @@ class Registry:
 
     def versions(self) -> list[Entry]:
         """Every complete version, oldest first."""
-        folder = self.root / "versions"
+        folder = self._versions()
         names = (
             [item.name for item in os.scandir(folder) if item.is_dir(follow_symlinks=False)] if _real(folder) else []
         )
@@ -109,7 +109,7 @@ class Registry:
     def path(self, version: str) -> Path:
         """The version's directory; RegistryError when there is none."""
         _check_name(version)
-        directory = self.root / "versions" / version
+        directory = self._versions() / version
         if not _real(directory):
             raise RegistryError(f"there is no version {version} in {self.root}")
         return directory
@@ -130,9 +130,15 @@ class Registry:
             version == event.version and event.event == "published" for event in self.history()
         )
 
+    def _versions(self) -> Path:
+        folder = self.root / "versions"
+        if folder.is_symlink():
+            raise RegistryError(f"{folder} is a symbolic link")
+        return folder
+
     def _entry(self, version: str) -> Entry | None:
         try:
-            return Entry(**json.loads(_read_text(self.root / "versions" / version / "entry.json", _POINTER_LIMIT)))
+            return Entry(**json.loads(_read_text(self.path(version) / "entry.json", _POINTER_LIMIT)))
         except (ValueError, TypeError, RegistryError):
             return None  # not one that this registry made
 
@@ -160,8 +166,9 @@ class Registry:
         is taken as it is.
         """
         _check_name(entry.version)
-        (self.root / "versions").mkdir(exist_ok=True)
-        target = self.root / "versions" / entry.version
+        versions = self._versions()
+        versions.mkdir(exist_ok=True)
+        target = versions / entry.version
         if not _real(target):
             numbered = {**asdict(entry), "sequence": 1 + max((known.sequence for known in self.versions()), default=0)}
             (built / "entry.json").write_text(json.dumps(numbered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -175,7 +182,7 @@ class Registry:
             if not _real(target):
                 self._step("publish: rename")
                 os.rename(built, target)
-                _flush(self.root / "versions")
+                _flush(versions)
             lineage = self.lineage()
             self._switch((entry.version, *(name for name in lineage if name != entry.version))[: self._keep])
             self._record(Event(now_s, "published", entry.version, expected or ""))
@@ -185,7 +192,7 @@ class Registry:
         """Return to the version before the current one: (left, serving now). NoPrevious when there is none."""
         with self._lock("switch.lock"):
             lineage = self.lineage()
-            usable = [name for name in lineage[1:] if _real(self.root / "versions" / name)]
+            usable = [name for name in lineage[1:] if _real(self._versions() / name)]
             if not usable:
                 raise NoPrevious(f"{lineage[0] if lineage else 'nothing'} is current and nothing is before it")
             self._switch(tuple(usable))
@@ -219,7 +226,7 @@ class Registry:
                 self._step("prune: rename")
                 doomed = self.root / "staging" / f"pruned-{entry.version}"
                 doomed.parent.mkdir(exist_ok=True)
-                os.rename(self.root / "versions" / entry.version, doomed)
+                os.rename(self.path(entry.version), doomed)
                 self._step("prune: delete")
                 shutil.rmtree(doomed)
                 self._record(Event(now_s, "pruned", entry.version))

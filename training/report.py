@@ -26,7 +26,7 @@ def render(night: Night) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, money=_money, when=_when, count=lambda n: f"{n:,}")
+    environment.filters.update(percent=_percent, money=_money, points=_points, when=_when, count=lambda n: f"{n:,}")
     evaluation = night.evaluation
     return environment.get_template("report.html").render(
         night=night,
@@ -135,11 +135,16 @@ def _percent_range(figure: Figure) -> str:
 
 def _money(value: float) -> str:
     """Dollars per request as dollars per 1,000."""
-    return f"${value * 1000:,.3f}" if math.isfinite(value) else "not measured"
+    return f"{'-' if value < 0 else ''}${abs(value) * 1000:,.3f}" if math.isfinite(value) else "not measured"
 
 
 def _money_range(figure: Figure) -> str:
     return f"[{_money(figure.low)}, {_money(figure.high)}]"
+
+
+def _points(value: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{100 * value:+.1f}" if math.isfinite(value) else "not measured"
 
 
 def _when(epoch_s: float) -> str:

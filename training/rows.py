@@ -32,7 +32,7 @@ class Step:
     """What one tier gave in one request: its last reply, judged.
 
     `rejected` is empty for an accepted reply, else `free`, `paid` or `learned` by the check that
-    rejected it. `ends` marks a rejection after which the chain hands the reply back. `cost_usd` holds
+    rejected it; the learned one comes last, so what it rejected had passed the others. `ends` marks a rejection after which the chain hands the reply back. `cost_usd` holds
     all attempts at the tier, wasted ones too, without `check_cost_usd`.
     """
 
@@ -56,6 +56,7 @@ class Row:
     start: str
     direct: bool
     propensities: Mapping[str, float]
+    expected_cost_usd: Mapping[str, float]
     steps: tuple[Step, ...]
     resolved: str
     accepted: bool

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fallback.checks import Case, Judgement
-from fallback.checks.schema import json_in
+from fallback.checks.schema import SchemaError, compile_pattern, json_in
 from fallback.types import Accept, Reject
 
 _LOOKED_AT_CHARS = 20_000
@@ -38,7 +37,11 @@ class FieldsCheck:
 
 @dataclass(frozen=True, slots=True)
 class RegexCheck:
-    """A pattern occurs in the reply's first 20,000 characters."""
+    """A pattern occurs in the reply's first 20,000 characters.
+
+    Patterns are matched in linear time, so that none can stall the service; look-around and
+    back-references, which would need backtracking, are refused.
+    """
 
     name: ClassVar[str] = "regex"
     version: ClassVar[str] = "1"
@@ -48,13 +51,13 @@ class RegexCheck:
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"pattern is not a regular expression: {error}") from None
+            compile_pattern(self.pattern)
+        except SchemaError:
+            raise ValueError("pattern is not a regular expression without look-around and back-references") from None
 
     async def judge(self, case: Case) -> Judgement:
         """By search, multi-line."""
-        found = re.search(self.pattern, case.reply.text[:_LOOKED_AT_CHARS], re.MULTILINE)
+        found = compile_pattern(self.pattern).is_valid(case.reply.text[:_LOOKED_AT_CHARS])
         return Judgement(Accept() if found else Reject("no_match"))
 
 
@@ -69,11 +72,14 @@ class LabelsCheck:
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.labels:
-            raise ValueError("labels must name at least one label")
+        if not self.labels or not all(map(_trimmed, self.labels)):
+            raise ValueError("labels must name at least one label, none of them empty or punctuation alone")
 
     async def judge(self, case: Case) -> Judgement:
         """By exact match after trimming."""
-        answer = case.reply.text.strip().strip(".\"'`* ").casefold()
-        known = {label.casefold() for label in self.labels}
-        return Judgement(Accept() if answer in known else Reject("not_a_label"))
+        known = set(map(_trimmed, self.labels))
+        return Judgement(Accept() if _trimmed(case.reply.text) in known else Reject("not_a_label"))
+
+
+def _trimmed(text: str) -> str:
+    return text.strip().strip(".\"'`* ").casefold()

@@ -1,35 +1,47 @@
-"""The learned scorer: calibrated P(good | request, reply, the other checks' signals)."""
+"""The learned scorer: P(good | request, reply), and whether going on is worth its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fallback.cascade import Ask, Keep, Step
 from fallback.checks import Case, Judgement
-from fallback.types import Accept, Reject, Unjudged
+from fallback.types import Accept, Reject, Remedy, Unjudged
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """`score` is the calibrated P(this reply is good); `step` what to do next with the request."""
+
+    score: float
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerCheck:
-    """Accepts a reply whose P(good) reaches its tier's threshold.
+    """Accepts a reply where asking a dearer tier would not be worth its cost, by a learned model.
 
-    Made anew for each request, because the threshold follows from what the tiers above would
-    probably do and cost for this very request. A tier without a threshold has nothing above it that
-    would pay: its reply passes, scored.
+    Made anew for each request: the step follows from what the tiers above would probably do and cost
+    for this very request. `assess` gives None for a tier that the model knows nothing of.
     """
 
     name: ClassVar[str] = "scorer"
     paid: ClassVar[bool] = False
 
     version: str
-    probability: Callable[[Case], float | None]
-    thresholds: Mapping[str, float]
+    assess: Callable[[Case], Assessment | None]
 
     async def judge(self, case: Case) -> Judgement:
-        """By the model's probability; Unjudged where the model knows nothing of the tier."""
-        score = self.probability(case)
-        if score is None:
+        """Accept, or Reject naming the tier worth asking."""
+        found = self.assess(case)
+        if found is None:
             return Judgement(Unjudged("tier_not_in_model"))
-        accepted = score >= self.thresholds.get(case.tier, 0.0)
-        return Judgement(Accept() if accepted else Reject("low_score"), score=score)
+        match found.step:
+            case Keep(tier=tier) if tier == case.tier:
+                return Judgement(Accept(), score=found.score)
+            case Keep():
+                return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK), score=found.score)
+            case Ask(source=source):
+                return Judgement(Reject("low_score", to=source), score=found.score)

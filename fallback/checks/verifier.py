@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ def _resolve(entry_point: str) -> VerifierFunction:
         raise ValueError(f"entry_point must be package.module:function, not {entry_point!r}")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - foreign code: its import may raise anything
         raise ValueError(f"entry_point {entry_point!r} cannot be imported: {error}") from None
-    if not callable(function):
-        raise ValueError(f"entry_point {entry_point!r} is not callable")
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ValueError(f"entry_point {entry_point!r} is not a plain function")
     resolved: VerifierFunction = function
     return resolved
 
@@ -55,7 +56,7 @@ class VerifierCheck:
         function = _resolve(self.entry_point)
         try:
             async with asyncio.timeout(min(self.timeout_s, max(0.0, case.time_left_s))):
-                passed = await asyncio.to_thread(function, case.request, case.reply)
+                passed = await asyncio.to_thread(lambda: bool(function(case.request, case.reply)))
         except TimeoutError:
             return Judgement(Unjudged("verifier_timeout"))
         except Exception:  # noqa: BLE001 - foreign code; its text may hold the reply, so only the fact is kept

@@ -59,7 +59,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.error_type = error_type or ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+        self.error_type = error_type or ERROR_TYPES.get(status, ERROR_TYPES[400 if status < 500 else 500])
         self.error_code = error_code
         self.headers = dict(headers)
 

@@ -14,7 +14,7 @@ Sleep = Callable[[float], Awaitable[None]]
 _JSON = "application/json"
 
 
-class ConnectionCut(Exception):
+class CutError(Exception):
     """The emulator closed the connection on purpose."""
 
 
@@ -24,10 +24,10 @@ def whole(status: int, body: bytes, headers: Mapping[str, str], content_type: st
 
 
 def cut(request: web.BaseRequest) -> None:
-    """Close the connection after what was written so far. Raises ConnectionCut."""
+    """Close the connection after what was written so far. Raises CutError."""
     if request.transport is not None:
         request.transport.close()
-    raise ConnectionCut
+    raise CutError
 
 
 async def cut_mid_body(request: web.BaseRequest, body: bytes, headers: Mapping[str, str]) -> None:

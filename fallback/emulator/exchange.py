@@ -70,11 +70,23 @@ class Exchange:
         bearer = self.request.headers.get("Authorization", "")
         return bool(self.request.headers.get("x-api-key")) or (bearer.startswith("Bearer ") and len(bearer) > 7)
 
+    def checked_body(self) -> dict[str, Any]:
+        """The body of an authenticated request with its version header. Raises ApiError."""
+        if not self.authenticated:
+            raise ApiError(401, "x-api-key header is required")
+        if "anthropic-version" not in self.request.headers:
+            raise invalid("anthropic-version: header is required")
+        if not isinstance(self.body, dict):
+            raise invalid("The request body is not a JSON object")
+        return self.body
+
     def refuse(self, error: ApiError) -> web.StreamResponse:
         """An error answer."""
         return self.reply(error.status, error.body(self.request_id), error.headers)
 
-    def reply(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.StreamResponse:
+    def reply(
+        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
         """A JSON answer."""
         return whole(status, json.dumps(body).encode(), {**self.headers, **(headers or {})})
 
@@ -119,18 +131,12 @@ class Serving:
         if early is not None:
             return early
         try:
-            if not exchange.authenticated:
-                raise ApiError(401, "x-api-key header is required")
-            if "anthropic-version" not in exchange.request.headers:
-                raise invalid("anthropic-version: header is required")
-            if exchange.body is None:
-                raise invalid("The request body is not valid JSON")
-            checked = check_body(exchange.body, counting=route == "count_tokens")
-            assert isinstance(exchange.body, dict)  # check_body has seen to it
+            body = exchange.checked_body()
+            checked = check_body(body, counting=route == "count_tokens")
             if route == "count_tokens":
-                total = PromptCache(lambda: 0.0).charge(exchange.body, checked.spec).total
+                total = PromptCache(lambda: 0.0).charge(body, checked.spec).total
                 return exchange.reply(200, {"input_tokens": total})
-            message = self._message(exchange, checked, exchange.body)
+            message = self._message(exchange, checked, body)
         except ApiError as error:
             return exchange.refuse(error)
         match plan.action:
@@ -145,7 +151,7 @@ class Serving:
         latency_s = self.draw(checked.spec.tier, exchange.number)
         if latency_s:
             await self.sleep(latency_s)
-        return await self._deliver(exchange, message, plan.action, checked.stream)
+        return await self._deliver(exchange, message, plan.action, streaming=checked.stream)
 
     def _message(self, exchange: Exchange, checked: Checked, body: Mapping[str, Any]) -> dict[str, Any]:
         tokens = self.cache.charge(body, checked.spec)
@@ -157,12 +163,14 @@ class Serving:
         return compose.message_of(answer, checked, stops, tokens, exchange.message_id)
 
     async def _deliver(
-        self, exchange: Exchange, message: dict[str, Any], action: Terminal | None, streaming: bool
+        self, exchange: Exchange, message: dict[str, Any], action: Terminal | None, *, streaming: bool
     ) -> web.StreamResponse:
         if isinstance(action, Malformed):
             return whole(200, delivery.malform(action, message), exchange.headers)
         if streaming:
-            return await self._deliver_events(exchange, [compose.sse(*event) for event in compose.events_of(message)], action)
+            return await self._deliver_events(
+                exchange, [compose.sse(*event) for event in compose.events_of(message)], action
+            )
         body = json.dumps(message).encode()
         match action:
             case StreamError(error_type=error_type):

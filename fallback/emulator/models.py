@@ -81,7 +81,7 @@ def model_info(spec: ModelSpec) -> dict[str, Any]:
             "citations": no,
             "code_execution": no,
             "context_management": {"supported": False},
-            "effort": {"supported": True, **{effort: yes for effort in EFFORTS}},
+            "effort": {"supported": True, **dict.fromkeys(EFFORTS, yes)},
             "image_input": yes,
             "pdf_input": yes,
             "server_tools": {"supported": False, "code_execution": no, "web_search": no},

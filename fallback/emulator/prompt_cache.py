@@ -52,7 +52,7 @@ class PromptCache:
         self._expires.clear()
 
     def charge(self, body: Mapping[str, Any], spec: ModelSpec) -> InputTokens:
-        """What this request's input is billed as; remembers its marked prefixes. Raises ApiError (too long, TTL order)."""
+        """How this request's input is billed; remembers its marked prefixes. Raises ApiError (too long, TTL order)."""
         parts = list(_parts(body))
         total = sum(part.tokens for part in parts)
         if total > spec.max_input_tokens:

@@ -34,7 +34,7 @@ class RecordedSource:
     @classmethod
     def load(cls, path: str | Path, generation: str) -> Self:
         """Read one generation of a file. Raises RecordedError naming what is missing."""
-        import pyarrow.parquet as parquet  # 0.3 s to import: only who serves recordings pays for it
+        from pyarrow import parquet  # 0.3 s to import: only who serves recordings pays for it
 
         try:
             names = set(parquet.read_schema(path).names)
@@ -50,7 +50,7 @@ class RecordedSource:
         return cls(row for row in table.to_pylist() if row["generation"] == generation)
 
     def __len__(self) -> int:
-        """Prompts × tiers that can be answered."""
+        """Pairs of prompt and tier that can be answered."""
         return len(self._rows)
 
     @property
@@ -59,7 +59,7 @@ class RecordedSource:
         return "recorded"
 
     def answer(self, ask: Ask) -> Answer:
-        """The recorded answer; a prompt with a system text is also looked for as `system\\n\\nprompt`."""
+        """The recorded answer. A prompt is also looked for with the system text and a blank line before it."""
         samples = self._rows.get((_key(ask.prompt), ask.tier))
         if samples is None and ask.system:
             samples = self._rows.get((_key(f"{ask.system}\n\n{ask.prompt}"), ask.tier))

@@ -11,13 +11,14 @@ from fallback.emulator.api_errors import invalid
 
 # Refused by the API in an output schema; the SDK's transform_schema moves them into the description.
 _UNSUPPORTED = (
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems "
-    "minProperties maxProperties patternProperties oneOf not if then else"
-).split()
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+    *("maxItems", "uniqueItems", "minProperties", "maxProperties", "patternProperties"),
+    *("oneOf", "not", "if", "then", "else"),
+)
 _MAX_DEPTH = 12
 
 
-def check_output_schema(schema: Mapping[str, Any]) -> None:
+def check_output_schema(schema: dict[str, Any]) -> None:
     """Raises ApiError where the API would refuse the schema."""
     _check_refs(schema, 0)
     try:
@@ -68,7 +69,7 @@ def instance(schema: Mapping[str, Any], hints: Mapping[str, Any]) -> Any:
     Falls back to the smallest instance when the hints make it invalid.
     """
     value = _build(schema, schema, hints, 0)
-    if hints and not jsonschema_rs.is_valid(schema, value):
+    if hints and not jsonschema_rs.is_valid(dict(schema), value):
         value = _build(schema, schema, {}, 0)
     return value
 
@@ -93,7 +94,9 @@ def _build(node: Any, root: Mapping[str, Any], hints: Mapping[str, Any], depth: 
         return _build_object(node, root, hints, depth)
     if kind == "array":
         least = node.get("minItems", 0)
-        return [_build(node.get("items"), root, hints, depth + 1) for _ in range(least if isinstance(least, int) else 0)]
+        return [
+            _build(node.get("items"), root, hints, depth + 1) for _ in range(least if isinstance(least, int) else 0)
+        ]
     if kind == "string":
         return "simulated"[: node["maxLength"]] if isinstance(node.get("maxLength"), int) else "simulated"
     if kind in ("integer", "number"):
@@ -106,8 +109,11 @@ def _build_object(
 ) -> dict[str, Any]:
     built: dict[str, Any] = {}
     for name, child in node.get("properties", {}).items():
-        if name in hints and _fits(child, root, hints[name]):
-            built[name] = hints[name]
+        wanted = hints.get(name)
+        if name in hints and _fits(child, root, wanted):
+            built[name] = wanted
+        elif isinstance(wanted, (int, float)) and _fits(child, root, str(wanted)):
+            built[name] = str(wanted)
         elif name in node.get("required", ()):
             built[name] = _build(child, root, hints, depth + 1)
     return built

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,15 +15,17 @@ from aiohttp import web
 
 from fallback.emulator.answers import AnswerSource
 from fallback.emulator.api_errors import ApiError
-from fallback.emulator.delivery import ConnectionCut, Sleep, whole
+from fallback.emulator.delivery import CutError, Sleep, whole
 from fallback.emulator.exchange import Exchange, Serving
 from fallback.emulator.fault_engine import FaultEngine
 from fallback.emulator.faults import FaultScript, FaultScriptError, Route
 from fallback.emulator.headers import EMULATED, ORGANIZATION_ID, RateMeter
-from fallback.emulator.latency import Latency
+from fallback.emulator.latency import PLAUSIBLE, Latency
 from fallback.emulator.models import MODELS, find_model, model_info
 from fallback.emulator.prompt_cache import PromptCache
+from fallback.emulator.recorded import RecordedSource
 from fallback.emulator.samples import Samples
+from fallback.emulator.simulated import SimulatedSource
 from fallback.emulator.stats import Stats
 
 _MAX_BODY = 32 * 1024 * 1024
@@ -135,7 +138,7 @@ class Emulator:
                 if path.endswith(suffix):
                     return await self._post(exchange, route, path.removesuffix(suffix))
             return await self._get(exchange, path)
-        except ConnectionCut:
+        except CutError:
             return web.Response()  # goes nowhere: the connection is closed
         finally:
             if task is not None:
@@ -155,7 +158,7 @@ class Emulator:
             response = await self._serve(exchange, route, endpoint, stats)
             status = str(response.status)
             return response
-        except ConnectionCut:
+        except CutError:
             status = "cut"
             raise
         finally:
@@ -216,8 +219,44 @@ class Emulator:
                 return _control_reply(404, {"error": "known: GET stats, POST faults, POST reset"})
 
 
+async def run_forever(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    recorded: Path | None = None,
+    generation: str | None = None,
+    faults: Path | None = None,
+    latency: str = "",
+    seed: int = 0,
+    announce: Callable[[str], object] = print,
+) -> None:
+    """Serve until cancelled: from a recorded file, else from the simulated workloads.
+
+    `latency` is empty (none), `plausible` (simulated, per tier), `SECONDS` or `P50,P99` in seconds. `announce`
+    gets one line with the base URL. Raises ValueError naming what is wrong, and OSError where the port is taken.
+    """
+    source: AnswerSource
+    if recorded is None:
+        source, what = SimulatedSource(seed), "SIMULATED workloads"
+    elif generation:
+        source, what = RecordedSource.load(recorded, generation), f"RECORDED answers of {generation}"
+    else:
+        raise ValueError("generation: required with a recorded file")
+    script = FaultScript.load(faults) if faults else None
+    delays = PLAUSIBLE if latency == "plausible" else Latency.parse(latency) if latency else None
+    emulator = Emulator(source, faults=script, seed=seed, latency=delays)
+    base_url = await emulator.start(port, host)
+    announce(f"emulator: {base_url} ({what}; no model is asked)")
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await emulator.stop()
+
+
 def _control_reply(status: int, body: Mapping[str, Any]) -> web.StreamResponse:
-    return whole(status, json.dumps(body).encode(), {EMULATED: "simulated", "anthropic-organization-id": ORGANIZATION_ID})
+    return whole(
+        status, json.dumps(body).encode(), {EMULATED: "simulated", "anthropic-organization-id": ORGANIZATION_ID}
+    )
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

@@ -16,6 +16,6 @@ class StaticSource:
         """Static is simulated too."""
         return "simulated"
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: Ask) -> Answer:  # noqa: ARG002 - the protocol has it
         """The fixed reply."""
         return self._answer

@@ -15,8 +15,11 @@ from fallback.emulator.validate_messages import check_blocks, check_mark, check_
 Body = Mapping[str, Any]
 
 _FIELDS = frozenset(
-    "model messages max_tokens system tools tool_choice stop_sequences stream thinking output_config cache_control "
-    "metadata service_tier speed inference_geo container diagnostics user_profile_id temperature top_p top_k".split()
+    (
+        *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "stop_sequences", "stream"),
+        *("thinking", "output_config", "cache_control", "metadata", "service_tier", "speed", "inference_geo"),
+        *("container", "diagnostics", "user_profile_id", "temperature", "top_p", "top_k"),
+    )
 )
 _SAMPLING = ("temperature", "top_p", "top_k")
 _THINKING_OFF = ("disabled", "between_tools")
@@ -38,10 +41,8 @@ class Checked:
     must_call: str  # "" or "any" or the tool's name
 
 
-def check_body(body: object, *, counting: bool = False) -> Checked:
+def check_body(body: Body, *, counting: bool = False) -> Checked:
     """Check a body of POST /v1/messages, or of count_tokens where `counting`. Raises ApiError."""
-    if not isinstance(body, dict):
-        raise invalid("The request body must be a JSON object.")
     spec = _model(body)
     for name in _SAMPLING:
         if name in body:

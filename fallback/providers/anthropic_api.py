@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import lru_cache
 from typing import Any, Literal
 
 import anthropic
 import httpx2
 
 from fallback.clock import Clock
-from fallback.errors import MalformedReply, TimedOut
+from fallback.errors import CredentialsRefused, MalformedReply, TimedOut
 from fallback.providers.anthropic_errors import failure_in_body, failure_of
 from fallback.providers.render import render
 from fallback.types import Reply, ReplyBlock, Request, StopReason, TextBlock, Tier, ToolUseBlock, Usage
@@ -24,6 +25,7 @@ Client = (
 )
 
 _MAX_REPLY_BYTES = 32 << 20
+_MAX_TOKENS = 1_000_000_000  # far above any window; keeps nonsense out of the sums
 
 
 def make_client(
@@ -66,22 +68,44 @@ class AnthropicProvider:
     async def send(self, request: Request, tier: Tier, model: str, *, max_tokens: int, timeout_s: float) -> Reply:
         """One HTTP request. The SDK's timeout is per read, so the whole call is bounded here."""
         body = render(request, tier, model, max_tokens)
+        if request.output_schema is not None:
+            body["output_config"]["format"]["schema"] = _supported(json.dumps(request.output_schema))
         try:
             async with asyncio.timeout(timeout_s):
                 # The SDK's documented low-level call: authentication, platforms and typed errors as
                 # in messages.create, without building its response models.
                 response = await self._client.post(
-                    "/v1/messages", body=body, cast_to=httpx2.Response, options={"timeout": timeout_s}
+                    "/v1/messages",
+                    body=body,
+                    cast_to=httpx2.Response,
+                    # A redirect would be a second request, with the prompt in it, to who knows where.
+                    options={"timeout": timeout_s, "follow_redirects": False},
                 )
         except TimeoutError:
             raise TimedOut("client_timeout_error") from None
         except anthropic.APIError as error:
             raise failure_of(error, self._clock.wall_s()) from None
+        except anthropic.AnthropicError:  # its credentials could not even be read
+            raise CredentialsRefused("credentials_error") from None
         return parse_reply(response.content)
 
     async def close(self) -> None:
         """Close the client's connections."""
         await self._client.close()
+
+
+@lru_cache(maxsize=512)
+def _supported(schema_json: str) -> dict[str, Any]:
+    """The schema with what the API does not enforce moved into descriptions.
+
+    The output_schema check holds the reply to the caller's own schema, so nothing is lost. A form that the
+    SDK cannot transform goes as it is: the API then says so.
+    """
+    schema: dict[str, Any] = json.loads(schema_json)
+    try:
+        return anthropic.transform_schema(schema)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return schema
 
 
 def parse_reply(content: bytes) -> Reply:
@@ -91,13 +115,13 @@ def parse_reply(content: bytes) -> Reply:
     try:
         body = json.loads(content)
         if body.get("type") == "error":
-            raise failure_in_body(str(body["error"]["type"]))
+            raise failure_in_body(body["error"]["type"])
         return Reply(
             content=_blocks(body["content"]),
             stop_reason=_stop_reason(body["stop_reason"]),
             usage=_usage(body["usage"]),
-            model=str(body["model"]),
-            upstream_id=str(body["id"])[:128],
+            model=_string(body["model"])[:128],
+            upstream_id=_string(body["id"])[:128],
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise MalformedReply("malformed_body", http_status=200) from None
@@ -108,12 +132,22 @@ def _blocks(content: list[dict[str, Any]]) -> tuple[ReplyBlock, ...]:
     blocks: list[ReplyBlock] = []
     for block in content:
         if block["type"] == "text":
-            blocks.append(TextBlock(str(block["text"])))
+            blocks.append(TextBlock(_string(block["text"])))
         elif block["type"] == "tool_use":
             if not isinstance(block["input"], dict):
                 raise TypeError("tool input")
-            blocks.append(ToolUseBlock(str(block["id"]), str(block["name"]), block["input"]))
+            # It is handed on as JSON text, so it has to be some: no NaN, no half character.
+            json.dumps(block["input"], ensure_ascii=False, allow_nan=False).encode()
+            blocks.append(ToolUseBlock(_string(block["id"]), _string(block["name"]), block["input"]))
     return tuple(blocks)
+
+
+def _string(value: Any) -> str:
+    """A string that UTF-8 can carry; JSON's escapes can spell halves of characters that it cannot."""
+    if not isinstance(value, str):
+        raise TypeError("string")
+    value.encode()
+    return value
 
 
 def _stop_reason(value: str) -> StopReason:
@@ -126,22 +160,20 @@ def _stop_reason(value: str) -> StopReason:
 def _usage(usage: dict[str, Any]) -> Usage:
     """Billed tokens. Cache writes come in total and, on newer responses, by time to live."""
     writes = usage.get("cache_creation") or {}
-    write_1h = _count(writes.get("ephemeral_1h_input_tokens"))
-    write_total = _count(usage.get("cache_creation_input_tokens"))
-    write_5m = _count(writes.get("ephemeral_5m_input_tokens")) or max(0, write_total - write_1h)
+    write_1h = _count(writes.get("ephemeral_1h_input_tokens") or 0)
+    write_total = _count(usage.get("cache_creation_input_tokens") or 0)
+    write_5m = _count(writes.get("ephemeral_5m_input_tokens") or 0) or max(0, write_total - write_1h)
     return Usage(
         input_tokens=_count(usage["input_tokens"]),
         output_tokens=_count(usage["output_tokens"]),
         cache_write_5m_tokens=write_5m,
         cache_write_1h_tokens=write_1h,
-        cache_read_tokens=_count(usage.get("cache_read_input_tokens")),
+        cache_read_tokens=_count(usage.get("cache_read_input_tokens") or 0),
     )
 
 
 def _count(value: Any) -> int:
-    """A token count; a negative or fractional one is a malformed reply."""
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """A token count; a missing, negative, fractional or impossible one is a malformed reply."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_TOKENS:
         raise TypeError("token count")
     return value

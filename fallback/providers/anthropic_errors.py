@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import anthropic
@@ -28,11 +30,9 @@ _BY_STATUS: dict[int, type[Failure]] = {
     402: SpendLimited,
     403: CredentialsRefused,
     404: TierNotServed,
-    405: RequestRefused,
-    413: RequestRefused,
-    422: RequestRefused,
+    408: UpstreamError,
+    409: UpstreamError,
     429: RateLimited,
-    431: RequestRefused,
     503: Overloaded,
     504: TimedOut,
     529: Overloaded,
@@ -49,6 +49,7 @@ _BY_TYPE: dict[str, type[Failure]] = {
     "invalid_request_error": RequestRefused,
     "request_too_large": RequestRefused,
 }
+_TYPE = re.compile(r"[a-z0-9_.-]{1,64}")
 # A spend limit may come as 429 without Retry-After, or as 400: waiting helps with neither.
 _SPEND_CODES = frozenset(
     {"enforced_spend_limit_reached", "contract_spend_limit_reached", "linked_organization_spend_limit_reached"}
@@ -64,13 +65,11 @@ def failure_of(error: anthropic.APIError, wall_s: float) -> Failure:
     if not isinstance(error, anthropic.APIStatusError):
         return MalformedReply("response_validation_error")
     status = error.status_code
-    error_type = error.type or f"http_{status}"
-    if error.error_code in _SPEND_CODES:
+    error_type = _code(error.type) if error.type else f"http_{status}"
+    if error.error_code in _SPEND_CODES or error_type == "billing_error":
         kind: type[Failure] = SpendLimited
-    elif status == 200:
-        kind = _BY_TYPE.get(error_type, UpstreamError)
     else:
-        kind = _BY_STATUS.get(status, UpstreamError)
+        kind = _BY_STATUS.get(status, RequestRefused if 400 <= status < 500 else UpstreamError)
     headers = error.response.headers
     return kind(
         error_type,
@@ -80,9 +79,15 @@ def failure_of(error: anthropic.APIError, wall_s: float) -> Failure:
     )
 
 
-def failure_in_body(error_type: str) -> Failure:
+def failure_in_body(error_type: object) -> Failure:
     """The Failure for an error object that came with HTTP 200."""
-    return _BY_TYPE.get(error_type, UpstreamError)(error_type[:64] or "unknown", http_status=200)
+    code = _code(error_type)
+    return _BY_TYPE.get(code, UpstreamError)(code, http_status=200)
+
+
+def _code(error_type: object) -> str:
+    """The upstream's error type where it looks like a code; anything else could be text."""
+    return error_type if isinstance(error_type, str) and _TYPE.fullmatch(error_type) else "unknown"
 
 
 def retry_after_s(headers: Mapping[str, str], wall_s: float) -> float | None:
@@ -102,6 +107,7 @@ def retry_after_s(headers: Mapping[str, str], wall_s: float) -> float | None:
 
 def _until_date_s(value: str, wall_s: float) -> float:
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - wall_s)
+        date = parsedate_to_datetime(value)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall_s)
     except (ValueError, OverflowError, TypeError):
         return math.nan

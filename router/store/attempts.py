@@ -88,8 +88,8 @@ def _encode_verdict(verdict: Verdict) -> list[str]:
     match verdict:
         case Accept():
             return ["accept"]
-        case Reject(reason=reason, remedy=remedy):
-            return ["reject", reason, remedy.value]
+        case Reject(reason=reason, remedy=remedy, otherwise=otherwise, to=to):
+            return ["reject", reason, remedy.value, otherwise.value, to]
         case Unjudged(cause=cause):
             return ["unjudged", cause]
 
@@ -98,8 +98,8 @@ def _decode_verdict(parts: list[str]) -> Verdict:
     match parts:
         case ["accept"]:
             return Accept()
-        case ["reject", reason, remedy]:
-            return Reject(reason, Remedy(remedy))
+        case ["reject", reason, remedy, otherwise, to]:
+            return Reject(reason, Remedy(remedy), Remedy(otherwise), to)
         case ["unjudged", cause]:
             return Unjudged(cause)
         case _:

@@ -81,7 +81,7 @@ def _encode_decision(decision: Decision) -> Row:
         "probabilities": dict(decision.probabilities),
         "propensities": dict(decision.propensities),
         "expected_cost_usd": dict(decision.expected_cost_usd),
-        "accept_thresholds": dict(decision.accept_thresholds),
+        "mistake_cost_usd": _finite(decision.mistake_cost_usd),
         "model_version": decision.model_version,
         "explored": decision.explored,
     }

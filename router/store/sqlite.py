@@ -52,7 +52,8 @@ def _make_file(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StoreError("path", f"{path}: {error.strerror or type(error).__name__}") from None
+        where = "" if error.filename in (None, str(path), path) else f" ({error.filename})"
+        raise StoreError("path", f"{path}: {error.strerror or type(error).__name__}{where}") from None
 
 
 def _configure(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

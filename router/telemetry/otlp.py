@@ -71,6 +71,24 @@ def _http_sender(destination: Destination) -> Sender:
     return HttpSender(endpoint=destination.endpoint)
 
 
+class Delivery:
+    """Says once when a collector stops taking a signal, and once when it takes it again.
+
+    The exporters say it at every try; the log setup keeps them quiet.
+    """
+
+    def __init__(self, signal: str) -> None:
+        self._signal = signal
+        self._well = True
+
+    def told(self, *, taken: bool) -> None:
+        """One export ended."""
+        if taken != self._well:
+            self._well = taken
+            said = "takes %s again" if taken else "does not take %s: they are lost until it does"
+            _log.warning("the OTLP collector " + said, self._signal)
+
+
 @dataclass
 class SpanCounts:
     """Spans by what became of them. Written under the queue's lock."""
@@ -96,6 +114,7 @@ class TraceQueue:
         self._due = False
         self._closing = False
         self._lock = threading.Condition()
+        self._delivery = Delivery("spans")
         self.counts = SpanCounts()
         self._worker = threading.Thread(target=self._run, name="tierwise-spans", daemon=True)
         self._worker.start()
@@ -170,6 +189,7 @@ class TraceQueue:
         # The edge of this thread: an exporter's fault must not end the exporting.
         except Exception as error:  # noqa: BLE001
             _log.error("spans were not exported: %s", type(error).__name__)
+        self._delivery.told(taken=taken)
         with self._lock:
             self._sending = False
             if taken:

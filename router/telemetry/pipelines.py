@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic, time
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from router.telemetry import semconv, wire
 from router.telemetry.instruments import Key, OtlpReader, PrometheusReader, Spec, observe
 from router.telemetry.metrics import Metrics
-from router.telemetry.otlp import TraceQueue, sender
+from router.telemetry.otlp import Delivery, TraceQueue, sender
 from router.telemetry.settings import Destination, Settings, TelemetryError
 from router.telemetry.traces import TraceBuilder
 
@@ -167,13 +168,27 @@ class Meters:
 
 def _exporter(destination: Destination) -> MetricExporter:
     # Imported here: half a second, for those who export.
+    base: type[MetricExporter]
     if destination.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as Grpc  # noqa: PLC0415
 
-        return Grpc(endpoint=destination.endpoint)
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http  # noqa: PLC0415
+        base = Grpc
+    else:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http  # noqa: PLC0415
 
-    return Http(endpoint=destination.endpoint)
+        base = Http
+    delivery = Delivery("metrics")  # a Jaeger, say, takes spans only
+
+    class Exporter(base):  # type: ignore[misc, valid-type]
+        """The official exporter, which tells how it went."""
+
+        def export(self, *args: Any, **kwargs: Any) -> MetricExportResult:
+            result: MetricExportResult = super().export(*args, **kwargs)
+            delivery.told(taken=result is MetricExportResult.SUCCESS)
+            return result
+
+    made: MetricExporter = Exporter(endpoint=destination.endpoint)
+    return made
 
 
 def resource(settings: Settings, attributes: Mapping[str, str]) -> Resource:

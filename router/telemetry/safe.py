@@ -15,11 +15,12 @@ WITHHELD = "_withheld_"
 OTHER = "_other_"
 
 _CODE = re.compile(r"[a-z0-9_][a-z0-9_.:/\[\]$=<>-]{0,127}\Z")
-_IDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,127}\Z")
+_IDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,111}(@[a-z0-9-]{1,16})?\Z")  # model@version; no e-mail address
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _MAX_WORDS = 300
 _LONGEST = 128  # nothing longer is kept in a cache
 _CACHED = 4096
+_MAX_SECONDS = 4e9
 
 
 @lru_cache(maxsize=_CACHED)
@@ -63,8 +64,8 @@ def cost(value: float) -> float:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Seconds as whole nanoseconds, never negative and inside OTLP's 64 bits."""
-    return min(int(seconds * 1e9), 2**63) if 0.0 < seconds < math.inf else 0
+    """Seconds as whole nanoseconds, never negative; four of them add up inside OTLP's 64 bits."""
+    return int(min(seconds, _MAX_SECONDS) * 1e9) if 0.0 < seconds < math.inf else 0
 
 
 class Bounded:

@@ -75,7 +75,11 @@ class Settings:
         return Destination(protocol, self._endpoint(signal, protocol))
 
     def _endpoint(self, signal: Signal, protocol: OtlpProtocol) -> str | None:
-        if self.otlp_endpoint is None or protocol == "grpc":
+        if self.otlp_endpoint is None:
+            return None
+        if not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise TelemetryError("otlp_endpoint: expected a URL that starts with http:// or https://")
+        if protocol == "grpc":
             return self.otlp_endpoint
         # Over HTTP each signal has its own path; the setting is the base URL, as in the standard variable.
         return f"{self.otlp_endpoint.rstrip('/')}/v1/{signal}"

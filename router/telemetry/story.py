@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fallback.errors import Failure
 from fallback.types import Accept, Attempt, CheckReport, Purpose, Reject, Reply, Verdict
 from router.outcome import Outcome
 
@@ -37,11 +36,6 @@ def attempt_cost_usd(attempt: Attempt) -> float:
 def wasted_usd(outcome: Outcome, kept: int) -> float:
     """Spent on attempts, and their checks, whose reply the caller did not get."""
     return sum(attempt_cost_usd(attempt) for index, attempt in enumerate(outcome.attempts) if index != kept)
-
-
-def result_kind(attempt: Attempt) -> str:
-    """`reply`, or the failure's kind."""
-    return attempt.result.kind if isinstance(attempt.result, Failure) else "reply"
 
 
 def verdict_word(verdict: Verdict) -> tuple[str, str]:

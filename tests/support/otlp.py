@@ -85,8 +85,14 @@ def _received(resource: Mapping[str, Value], span: trace_pb2.Span) -> ReceivedSp
 class OtlpCollector:
     """Serves the trace and metrics export services; thread-safe; a context manager."""
 
-    def __init__(self, protocol: Literal["grpc", "http/protobuf"] = "grpc") -> None:
+    def __init__(
+        self,
+        protocol: Literal["grpc", "http/protobuf"] = "grpc",
+        *,
+        signals: tuple[str, ...] = ("traces", "metrics"),
+    ) -> None:
         self.protocol = protocol
+        self.signals = signals
         self._changed = threading.Condition()
         self._spans: list[ReceivedSpan] = []
         self._metrics: dict[str, Metric] = {}
@@ -98,8 +104,10 @@ class OtlpCollector:
 
     def _serve_grpc(self) -> Any:
         server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), server)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)
+        if "traces" in self.signals:
+            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), server)  # type: ignore[no-untyped-call]
+        if "metrics" in self.signals:
+            metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)  # type: ignore[no-untyped-call]
         self.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         return lambda: server.stop(None).wait()
@@ -223,11 +231,12 @@ class _HttpHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        if self.path == "/v1/traces":
+        served = self.path in {f"/v1/{signal}" for signal in self.target.signals}
+        if served and self.path == "/v1/traces":
             self.target.take_traces(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-        elif self.path == "/v1/metrics":
+        elif served:
             self.target.take_metrics(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
-        self.send_response(200 if self.path in {"/v1/traces", "/v1/metrics"} else 404)
+        self.send_response(200 if served else 404)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", "0")
         self.end_headers()
@@ -249,10 +258,13 @@ def silent_collector() -> Iterator[str]:
             except OSError:
                 return
 
-    threading.Thread(target=accept, daemon=True).start()
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread; close alone does not
+        accepting.join()
         listener.close()
         for connection in held:
             connection.close()
@@ -267,13 +279,15 @@ def dead_collector() -> Iterator[str]:
 
 
 def tree(spans: Iterable[ReceivedSpan], *keys: str) -> str:
-    """One trace as indented text: name, kind, status and, where present, the attributes named by `keys`."""
+    """One trace as indented text: name, kind, status and, where present, the attributes `keys` by their last word."""
     known = list(spans)
     ids = {span.span_id for span in known}
     lines: list[str] = []
 
     def show(span: ReceivedSpan, depth: int) -> None:
-        shown = "".join(f"  {key}={span.attributes[key]}" for key in keys if key in span.attributes)
+        shown = "".join(
+            f"  {key.rpartition('.')[2]}={span.attributes[key]!s}" for key in keys if key in span.attributes
+        )
         status = "" if span.status == "UNSET" else f"  [{span.status}]"
         lines.append(f"{'    ' * depth}{span.name}  {span.kind}{status}{shown}")
         for child in known:

@@ -139,7 +139,7 @@ def typical(n: int) -> Outcome:
             probabilities={"haiku": 0.71, "sonnet": 0.88, "opus": 0.91},
             propensities={"haiku": 0.96, "sonnet": 0.02, "opus": 0.02},
             expected_cost_usd={"haiku": 0.0021, "sonnet": 0.0032, "opus": 0.0081},
-            accept_thresholds={"haiku": 0.8, "sonnet": 0.7},
+            mistake_cost_usd=0.05,
             model_version="2026-01-01T00-00-00Z-3f2a",
         ),
     )
@@ -165,6 +165,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
 _tokens = st.integers(0, 2**40)
 _times = st.floats(0, 1e10)
+_usd = st.floats(0, 1e6)
 _by_tier = st.dictionaries(st.sampled_from(TIERS), finite, max_size=3)
 
 replies = st.builds(
@@ -196,7 +197,7 @@ check_reports = st.builds(
     version=words,
     verdict=verdicts,
     score=st.none() | finite,
-    cost_usd=finite,
+    cost_usd=_usd,
     started_s=_times,
     duration_s=_times,
 )
@@ -209,7 +210,7 @@ attempts = st.builds(
     result=replies | failures(),
     started_s=_times,
     duration_s=_times,
-    cost_usd=finite,
+    cost_usd=_usd,
     checks=st.lists(check_reports, max_size=3).map(tuple),
 )
 decisions = st.builds(
@@ -220,7 +221,7 @@ decisions = st.builds(
     probabilities=_by_tier,
     propensities=_by_tier,
     expected_cost_usd=_by_tier,
-    accept_thresholds=_by_tier,
+    mistake_cost_usd=st.floats(0, 10),
     model_version=words,
     explored=st.booleans(),
 )
@@ -241,8 +242,8 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         resolved_tier=draw(st.sampled_from(("", *TIERS))),
         accepted=draw(st.booleans()),
         reasons=tuple(draw(st.lists(words, max_size=2))),
-        cost_usd=draw(finite),
-        top_tier_cost_usd=draw(finite),
+        cost_usd=draw(_usd),
+        top_tier_cost_usd=draw(_usd),
         features_version=draw(words),
         request_features=draw(st.binary(max_size=40)),
         reply_features=tuple(draw(st.none() | st.binary(max_size=20)) for _ in made),

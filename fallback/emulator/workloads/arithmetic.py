@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 
-from fallback.emulator.workloads.base import Case, Curve, Draft, clip, final_answer, hidden, pick
-from fallback.emulator.workloads.grammar import NAMES, NUMBER, PLACES, WEEKDAYS, Grammar, Sentence, either
+from fallback.emulator.workloads.base import Case, Curve, Draft, clip, final_answer, hidden, pick, sure
+from fallback.emulator.workloads.grammar import NAMES, NUMBER, PLACES, WEEKDAYS, Grammar, Sentence, either, words
 
 _HEADER = (
     "Solve the word problem. Write each calculation as an equation on a line of its own, then give the result on a "
     "last line in the form 'Answer: <number>'.\n\nProblem: "
 )
-_ITEMS = "loaves tickets crates books seedlings bottles tiles jars bolts lanterns postcards mugs candles ropes".split()
-_SHOPS = "bakery nursery kiosk workshop museum shop farm stand cellar brewery print shop depot studio".split()
+_ITEMS = words("loaves tickets crates books seedlings bottles tiles jars bolts lanterns postcards mugs candles ropes")
+_SHOPS = words("bakery nursery kiosk workshop museum shop farm stand cellar brewery depot studio")
 _TIMES: Mapping[str, int] = MappingProxyType({"doubled": 2, "tripled": 3, "quadrupled": 4})
 _FRACTIONS: Mapping[str, int] = MappingProxyType({"Half": 2, "A third": 3, "A quarter": 4, "A fifth": 5})
 _GRAMMAR = Grammar(
@@ -83,10 +83,10 @@ def solve(steps: tuple[Step, ...], *, slip_at: int = -1, slip: int = 0) -> tuple
     total = 0.0
     lines: list[str] = []
 
-    def equation(words: str, left: float, sign: str, right: float, *, off: int = 0) -> float:
+    def equation(what: str, left: float, sign: str, right: float, *, off: int = 0) -> float:
         value = {"+": left + right, "-": left - right, "*": left * right, "/": left / right}[sign]
         value = round(value + off, 2)
-        lines.append(f"{words}: {left:.10g} {sign} {right:.10g} = {value:.10g}")
+        lines.append(f"{what}: {left:.10g} {sign} {right:.10g} = {value:.10g}")
         return value
 
     for at, step in enumerate(steps):
@@ -123,7 +123,7 @@ class Arithmetic:
     only_answer = False
     curves: Mapping[str, Curve] = MappingProxyType(
         {
-            "haiku": Curve(0.985, 0.12, 0.52, 8.0),
+            "haiku": Curve(0.985, 0.06, 0.46, 9.0),
             "sonnet": Curve(0.99, 0.62, 0.74, 9.0),
             "opus": Curve(0.995, 0.86, 0.82, 9.0),
         }
@@ -132,9 +132,7 @@ class Arithmetic:
     def case(self, seed: int, index: int) -> Case:
         """The case of that number."""
         rng = Random(f"{self.name}:{seed}:{index}")
-        found = self.recognise(_HEADER + _story(rng))
-        assert found is not None  # the grammar reads what it writes; a property test holds it to that
-        return found
+        return sure(self.recognise(_HEADER + _story(rng)))
 
     def recognise(self, prompt: str) -> Case | None:
         """Read the story back and solve it."""
@@ -146,13 +144,13 @@ class Arithmetic:
         _, total = solve(_steps(sentences))
         return Case(self.name, prompt, f"{total:.10g}", _difficulty(prompt, sentences))
 
-    def draft(self, case: Case, tier: str, right: bool, rng: Random) -> Draft:
+    def draft(self, case: Case, tier: str, rng: Random, *, right: bool) -> Draft:
         """A slip in one equation (carried on), a wrong set-up (all equations hold), or a wrong last line."""
         steps = _steps(_GRAMMAR.read(case.prompt[len(_HEADER) :].rstrip()) or [])
         lines, total = solve(steps)
         if right:
             return Draft(lines, f"{total:.10g}")
-        slips = {"haiku": 0.5, "sonnet": 0.4, "opus": 0.3}[tier]
+        slips = {"haiku": 0.65, "sonnet": 0.5, "opus": 0.35}[tier]
         mistake = pick(rng, {"slip": slips, "setup": 0.9 - slips, "mismatch": 0.1})
         if mistake == "setup":
             lines, wrong = solve(_wrong_setup(steps, rng))
@@ -172,7 +170,7 @@ class Arithmetic:
         return number is not None and abs(number - float(case.answer)) < 0.005
 
 
-def verify(prompt: str, reply_text: str) -> bool:
+def verify(reply_text: str) -> bool:
     """Each equation shown holds, and the last one gives the answer. Blind to a wrong set-up of right sums."""
     answer = _number(final_answer(reply_text))
     equations = _EQUATION.findall(reply_text)
@@ -240,12 +238,12 @@ def _wrong_setup(steps: tuple[Step, ...], rng: Random) -> tuple[Step, ...]:
 
 
 def _story(rng: Random) -> str:
-    words = {"name": rng.choice(NAMES), "item": rng.choice(_ITEMS), "shop": rng.choice(_SHOPS)}
+    fixed = {"name": rng.choice(NAMES), "item": rng.choice(_ITEMS), "shop": rng.choice(_SHOPS)}
     total = rng.randrange(24, 240)
-    sentences = [_say(rng, "start", {**words, "n": total})]
+    sentences = [_say(rng, "start", {**fixed, "n": total})]
     for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5, 6, 7, 8))):
         kind = _possible(rng, total)
-        values: dict[str, object] = {**words, "day": rng.choice(WEEKDAYS), "place": rng.choice(PLACES)}
+        values: dict[str, object] = {**fixed, "day": rng.choice(WEEKDAYS), "place": rng.choice(PLACES)}
         match kind:
             case "add":
                 total += (n := rng.randrange(3, 160))
@@ -268,10 +266,10 @@ def _story(rng: Random) -> str:
                 total -= total * p // 100
         sentences.append(_say(rng, kind, values))
         if rng.random() < 0.22:
-            noise = {**words, "n": rng.randrange(5, 90), "day": rng.choice(WEEKDAYS), "place": rng.choice(PLACES)}
+            noise = {**fixed, "n": rng.randrange(5, 90), "day": rng.choice(WEEKDAYS), "place": rng.choice(PLACES)}
             sentences.append(_say(rng, "noise", {**noise, "name": rng.choice(NAMES)}))
     ask = "ask_money" if rng.random() < 0.3 else "ask_left"
-    sentences.append(_say(rng, ask, {**words, "n": rng.randrange(2, 20)}))
+    sentences.append(_say(rng, ask, {**fixed, "n": rng.randrange(2, 20)}))
     return " ".join(sentences)
 
 

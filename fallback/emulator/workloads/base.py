@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 _FINAL = re.compile(r"^\s*(?:Answer|Label)\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 
@@ -80,7 +82,7 @@ class Workload(Protocol):
         """The case that a prompt poses, or None where it is not of this workload."""
         ...
 
-    def draft(self, case: Case, tier: str, right: bool, rng: Random) -> Draft:
+    def draft(self, case: Case, tier: str, rng: Random, *, right: bool) -> Draft:
         """A right reply, or one with a plausible mistake."""
         ...
 
@@ -114,6 +116,26 @@ def final_answer(reply_text: str) -> str:
             return str(found) if isinstance(found, (str, int, float)) else ""
     matches = _FINAL.findall(text)
     return matches[-1].strip(" *`") if matches else ""
+
+
+def sure(value: T | None) -> T:
+    """What cannot be missing: a workload reads back what it has written (property tests hold it to that)."""
+    if value is None:
+        raise RuntimeError("a workload could not read its own prompt")
+    return value
+
+
+def unfold(reply_text: str) -> str:
+    """A reply that an output schema has folded into `{"reasoning": ..., "answer": ...}`, as plain text again."""
+    if not reply_text.lstrip().startswith("{"):
+        return reply_text
+    try:
+        value = json.loads(reply_text)
+    except (ValueError, RecursionError):
+        return reply_text
+    if not isinstance(value, dict) or "answer" not in value:
+        return reply_text
+    return f"{value.get('reasoning', '')}\nAnswer: {value['answer']}"
 
 
 def pick(rng: Random, weights: Mapping[str, float]) -> str:

@@ -17,18 +17,18 @@ from typing import Any
 
 import jsonschema_rs
 
-from fallback.emulator.workloads.base import Case, Curve, Draft, clip, hidden, pick
-from fallback.emulator.workloads.grammar import NAMES, NUMBER, PLACES, Grammar, Sentence, either
+from fallback.emulator.workloads.base import Case, Curve, Draft, clip, hidden, pick, sure
+from fallback.emulator.workloads.grammar import NAMES, NUMBER, PLACES, Grammar, Sentence, either, words
 
 _HEADER = "Read the message and return one JSON object with exactly these keys: "
 _MIDDLE = ". Dates are YYYY-MM-DD; use null for what is not stated. Return the JSON object only.\n\nMessage:\n"
-_KEYS = "customer company order_id item quantity unit_price delivery_date city phone email".split()
+_KEYS = words("customer company order_id item quantity unit_price delivery_date city phone email")
 _ALWAYS = ("customer", "order_id", "item", "quantity")
 _KINDS: Mapping[str, str] = MappingProxyType({"quantity": "integer", "unit_price": "number"})
-_COMPANIES = "Nordlicht Albatros Kestrel Meridian Quillon Vantage Tidewater Brightwell Oakmere Solenne".split()
-_SURNAMES = "Berg Costa Dahl Eriksen Fontaine Grau Horvat Iversen Jansen Kovac Lindqvist Moreau Novak Ortiz".split()
+_COMPANIES = words("Nordlicht Albatros Kestrel Meridian Quillon Vantage Tidewater Brightwell Oakmere Solenne")
+_SURNAMES = words("Berg Costa Dahl Eriksen Fontaine Grau Horvat Iversen Jansen Kovac Lindqvist Moreau Novak Ortiz")
 _GOODS = ("desk lamps", "office chairs", "filing cabinets", "whiteboards", "monitor arms", "label printers")
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = words("January February March April May June July August September October November December")
 _GRAMMAR = Grammar(
     {
         "who": (
@@ -99,9 +99,7 @@ class Extraction:
         message, stated = _message(rng)
         more = [key for key in _KEYS if key not in _ALWAYS and rng.random() < (0.7 if key in stated else 0.25)]
         keys = [key for key in _KEYS if key in _ALWAYS or key in more]
-        found = self.recognise(f"{_HEADER}{', '.join(keys)}{_MIDDLE}{message}")
-        assert found is not None  # the grammar reads what it writes; a property test holds it to that
-        return found
+        return sure(self.recognise(f"{_HEADER}{', '.join(keys)}{_MIDDLE}{message}"))
 
     def recognise(self, prompt: str) -> Case | None:
         """Read the message back; what is said later corrects what was said before."""
@@ -114,7 +112,7 @@ class Extraction:
         difficulty = _difficulty(prompt, keys, sentences, answer)
         return Case(self.name, prompt, json.dumps(answer), difficulty, output_schema=_schema(keys))
 
-    def draft(self, case: Case, tier: str, right: bool, rng: Random) -> Draft:
+    def draft(self, case: Case, tier: str, rng: Random, *, right: bool) -> Draft:
         """A stale, swapped, altered, invented or missing value, or prose around the object."""
         answer: dict[str, Any] = json.loads(case.answer)
         if right:
@@ -122,10 +120,19 @@ class Extraction:
         parsed = _parse(case.prompt)
         options = _mistakes(answer, parsed[1] if parsed else [])
         heavy = {"haiku": 1.0, "sonnet": 0.6, "opus": 0.4}[tier]
-        weights = {"stale": 1.0, "swapped": 0.7, "altered": heavy, "invented": 0.8, "missing": heavy, "prose": 0.4 * heavy}
+        weights = {
+            "stale": 1.0,
+            "swapped": 0.7,
+            "altered": heavy,
+            "invented": 0.8,
+            "missing": heavy,
+            "prose": 0.4 * heavy,
+        }
         mistake = pick(rng, {kind: weights[kind] for kind in options})
         if mistake == "prose":
-            return Draft((), f"Here is the object you asked for:\n{json.dumps(answer)}\nLet me know if it fits.", mistake)
+            return Draft(
+                (), f"Here is the object you asked for:\n{json.dumps(answer)}\nLet me know if it fits.", mistake
+            )
         key, value = rng.choice(options[mistake])
         if mistake == "missing":
             del answer[key]
@@ -268,7 +275,10 @@ def _message(rng: Random) -> tuple[str, set[str]]:
     sentences: list[str] = []
     for kind in kinds:
         if kind.startswith("fix_"):  # a correction has a value of its own
-            values |= {"quantity": str(rng.randrange(2, 90)), "when": _spoken(when + timedelta(days=rng.randrange(2, 40)))}
+            values |= {
+                "quantity": str(rng.randrange(2, 90)),
+                "when": _spoken(when + timedelta(days=rng.randrange(2, 40))),
+            }
         sentences.append(_GRAMMAR.write(kind, rng.randrange(_GRAMMAR.variants(kind)), values))
     stated = {"customer", "order_id", "item", "quantity"}
     for kind, keys in (("who", ["company"]), ("goods", ["unit_price"]), ("ship", ["city", "delivery_date"])):

@@ -73,10 +73,15 @@ def either(words: Sequence[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
 NUMBER = r"\d{1,9}"
-NAMES = (
-    "Maya Tomas Ines Karim Lena Oskar Priya Rafael Sofia Viktor Amara Bruno Clara Dmitri Elif Farah "
-    "Goran Hana Idris Jonas Keiko Luca Mirela Noor"
-).split()
-PLACES = "Hamburg Lisbon Graz Turin Ghent Aarhus Bilbao Leeds Split Tartu Malmo Basel Porto Lyon Cork Bergen".split()
+NAMES = words(
+    "Maya Tomas Ines Karim Lena Oskar Priya Rafael Sofia Viktor Amara Bruno Clara Dmitri Elif Farah Goran Hana "
+    "Idris Jonas Keiko Luca Mirela Noor"
+)
+PLACES = words("Hamburg Lisbon Graz Turin Ghent Aarhus Bilbao Leeds Split Tartu Malmo Basel Porto Lyon Cork Bergen")
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -1,0 +1,143 @@
+"""Two simulated days and the night between them: `make demo`.
+
+Real parts throughout: the service as its own process, called over gRPC; the real anthropic SDK over
+real HTTP to the emulator; SQLite; the nightly run as the command that the data team uses. Only the
+tiers' answers are simulated, by workloads whose right answers are known, so that quality can be counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+from demo_figures import Answered, Day, oracle_and_constants, saving, summary
+from processes import ROOT, child
+from rich.console import Console
+
+from fallback.emulator.workloads import WORKLOADS, grade
+from fallback.emulator.workloads.base import Case
+from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
+
+EMULATOR_SEED = 7
+_CONCURRENCY = 24
+# The share of replies that callers come back to with good or bad.
+_FEEDBACK_EVERY = 2
+
+console = Console(highlight=False, width=110)
+
+
+def cases(day: int, per_workload: int) -> list[Case]:
+    """The day's requests, workloads in turn; no prompt of one day is asked on another."""
+    return [
+        workload.case(1_000 + day, index) for index in range(per_workload) for workload in WORKLOADS.values()
+    ]
+
+
+def request_for(case: Case) -> router_pb2.CompleteRequest:
+    """The case as a caller sends it: with its workload's name, and nothing else that would help."""
+    text = router_pb2.ContentBlock(text=router_pb2.TextBlock(text=case.prompt))
+    prompt = router_pb2.Prompt(messages=[router_pb2.Message(role="user", content=[text])], max_tokens=2_000)
+    return router_pb2.CompleteRequest(workload=case.workload, prompt=prompt, labels={"data": "simulated"})
+
+
+async def live(target: str, day: int, per_workload: int) -> Day:
+    """One day: every request asked once, half of the replies judged by their callers afterwards."""
+    answered: list[Answered] = []
+    waiting = iter(enumerate(cases(day, per_workload)))
+    async with grpc.aio.insecure_channel(target) as channel:
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        feedback = feedback_pb2_grpc.FeedbackServiceStub(channel)
+
+        async def caller() -> None:
+            for number, case in waiting:
+                response = await router.Complete(request_for(case), timeout=60)
+                good = grade(case, response.content[0].text.text if response.content else "")
+                answered.append(Answered(case, good, response))
+                if number // len(WORKLOADS) % _FEEDBACK_EVERY == 0:
+                    quality = feedback_pb2.QUALITY_GOOD if good else feedback_pb2.QUALITY_BAD
+                    report = feedback_pb2.ReportOutcomeRequest(request_id=response.request_id, quality=quality)
+                    await feedback.ReportOutcome(report, timeout=10)
+
+        await asyncio.gather(*(caller() for _ in range(_CONCURRENCY)))
+    answered.sort(key=lambda one: one.case.prompt)
+    return Day(tuple(answered))
+
+
+def night(config: Path, report: Path) -> None:
+    """The data team's command, as they run it."""
+    command = ["tierwise-training", "nightly", "--config", str(config), "--report", str(report)]
+    console.print(f"[bold]night[/bold]: {' '.join(command[:2])} --config … --report {report.name}")
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "training.cli", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 3):
+        console.print(done.stdout + done.stderr)
+        raise SystemExit(f"the nightly run failed with exit code {done.returncode}")
+    for line in done.stdout.strip().splitlines():
+        console.print(f"  {line}", markup=False)
+    console.print(f"  took {time.monotonic() - started:.0f} s\n")
+
+
+async def model_in_use(target: str) -> str:
+    """The version that the service decides with, once it has picked one up; empty after 10 seconds."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        case = cases(0, 1)[0]
+        for _ in range(100):
+            asked = router_pb2.RouteRequest(workload=case.workload, prompt=request_for(case).prompt)
+            version = (await router.Route(asked)).decision.model_version
+            if version:
+                return str(version)
+            await asyncio.sleep(0.1)
+    return ""
+
+
+def write_config(folder: Path, upstream: str) -> Path:
+    """The example configuration, with this run's folder and upstream."""
+    text = (ROOT / "deploy" / "tierwise.toml").read_text(encoding="utf-8")
+    text = text.replace("127.0.0.1:50051", "127.0.0.1:0").replace("127.0.0.1:9464", "127.0.0.1:0")
+    text = text.replace("sqlite:///var/", f"sqlite:///{folder}/").replace("var/models", str(folder / "models"))
+    path = folder / "tierwise.toml"
+    path.write_text(f'{text}\n[endpoints.claude]\nbase_url = "{upstream}"\n', encoding="utf-8")
+    return path
+
+
+def main(per_workload: int, folder: Path) -> None:
+    """Day 1, the night, day 2, and what changed."""
+    started = time.monotonic()
+    n = per_workload * len(WORKLOADS)
+    console.print("[bold]tierwise demo[/bold]: every answer is SIMULATED by the emulator; everything else is real.\n")
+    report = folder / "report.html"
+    with child("-m", "router.cli", "emulate", "--port", "0", "--seed", str(EMULATOR_SEED)) as (_, port):
+        config = write_config(folder, f"http://127.0.0.1:{port}")
+        keyed = {"ANTHROPIC_API_KEY": "emulated"}
+        with child("-m", "router.cli", "serve", "--config", str(config), environ=keyed) as (_, listening):
+            target = f"127.0.0.1:{listening}"
+            console.print(f"[bold]day 1[/bold]: {n} requests of {len(WORKLOADS)} workloads, no model yet")
+            first = asyncio.run(live(target, 1, per_workload))
+            console.print(summary(first))
+            night(config, report)
+            version = asyncio.run(model_in_use(target))
+            if not version:
+                raise SystemExit("the gate published no model: day 2 would be like day 1")
+            console.print(f"[bold]day 2[/bold]: {n} requests never seen before, decided by model {version}")
+            second = asyncio.run(live(target, 2, per_workload))
+            console.print(summary(second))
+    console.print(oracle_and_constants(first, second, seed=EMULATOR_SEED))
+    console.print(saving(first, second))
+    console.print(f"report: {report}\ntook {time.monotonic() - started:.0f} s in all", markup=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--per-workload", type=int, default=300, help="requests a day of each workload")
+    parser.add_argument("--folder", type=Path, help="where store, models and report go; a new one by default")
+    arguments = parser.parse_args()
+    main(arguments.per_workload, arguments.folder or Path(tempfile.mkdtemp(prefix="tierwise-demo-")))

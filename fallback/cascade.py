@@ -1,0 +1,86 @@
+"""What to do next with a request: hand a reply back, or ask one more source. Pure.
+
+Cascade routing (Dekoninck et al., "A Unified Approach to Routing and Cascading for LLMs", arXiv
+2410.10347): routing before the first call and cascading after each reply are one decision, taken anew
+whenever something was learned. Each step takes the greatest expected value in US dollars,
+
+    accept a reply seen:   λ · P(it is good)
+    ask a source:          λ · worth − cost
+
+where λ is what a bad reply costs the workload (`mistake_cost_usd`) and *worth* is the expected share of λ
+that is kept when the source was asked and everything after is decided well: P(the final reply is good) less
+later spending over λ. So a tier is skipped when going on from it would probably not pay, a dearer tier is not
+taken for a better one, and the reply kept may be an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Hand back this tier's reply. `value_usd` is the expected value of doing so."""
+
+    tier: str
+    value_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask this source (a tier, or a further sample of one) next."""
+
+    source: str
+    value_usd: float
+
+
+Step = Keep | Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A source that may be asked: its expected cost, and what having asked it is worth, in [0, 1]."""
+
+    source: str
+    cost_usd: float
+    worth: float
+
+
+def next_step(seen: Mapping[str, float], options: Iterable[Option], *, mistake_cost_usd: float) -> Step:
+    """The step of greatest expected value; ties go to the earlier, and to keeping.
+
+    `seen` is P(good) of each reply in hand, in ladder order. ValueError where there is nothing to choose from.
+    """
+    best: Step | None = None
+    for tier, p_good in seen.items():
+        value_usd = mistake_cost_usd * p_good
+        if best is None or value_usd > best.value_usd:
+            best = Keep(tier, value_usd)
+    for option in options:
+        value_usd = mistake_cost_usd * option.worth - option.cost_usd
+        if best is None or value_usd > best.value_usd:
+            best = Ask(option.source, value_usd)
+    if best is None:
+        raise ValueError("no reply was seen and no source may be asked")
+    return best
+
+
+def chain_worth(
+    tiers: Iterable[str],
+    p_good: Mapping[str, float],
+    cost_usd: Mapping[str, float],
+    *,
+    mistake_cost_usd: float,
+    caught: float,
+) -> float:
+    """The worth of asking the first of `tiers`, where none was learned: a chain with a check of known power.
+
+    A bad reply is noticed with probability `caught`, and then the next tier is asked if that pays. Replies
+    are taken to be good independently of each other, which flatters the tiers after a failure.
+    """
+    worth = worth_of_going_on = 0.0
+    for tier in reversed(tuple(tiers)):
+        worth = p_good[tier] + (1.0 - p_good[tier]) * caught * max(0.0, worth_of_going_on)
+        worth_of_going_on = worth - cost_usd[tier] / mistake_cost_usd
+    return worth

@@ -1,0 +1,227 @@
+"""What the router knows of a request before any tier has seen it. Pure, bounded work, versioned.
+
+A request becomes hashed word 1-2-grams with counts, and a vector of named dense features
+(`DENSE_NAMES`). Words in capitals inside a sentence, and the digits of numbers, are masked, so that
+names and amounts do not fill the vocabulary. Hashing is crc32 (Weinberger et al. 2009, without signs):
+fast, the same on every machine and release, and needs no vocabulary. Training and serving share this
+one function; a change of what it computes is a new FEATURES_VERSION.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallback.types import DocumentBlock, ImageBlock, Request, ToolResultBlock, ToolUseBlock
+
+FEATURES_VERSION = "1"
+TEXT_CAP_CHARS = 20_000  # the default; longer texts keep their head and their tail
+
+_BUCKET_BITS = 16
+BUCKETS = 1 << _BUCKET_BITS
+WORKLOAD_BUCKETS = 16
+_MAX_COUNT = 255
+_HEAD_SHARE = 0.75  # instructions stand first, the question often last
+_DENSE_LIMIT = 1e6
+
+DENSE_NAMES: tuple[str, ...] = (
+    "log_chars", "log_words", "log_lines", "log_sentences", "log_numbers", "log_distinct_numbers",
+    "log_largest_number", "log_digits", "log_decimal_points", "log_percent", "log_fraction_words", "log_currency",
+    "log_question_marks", "log_question_words", "log_ands", "log_ifs", "log_loops", "log_definitions",
+    "log_brackets", "log_equals", "log_method_calls", "log_deepest_indent", "log_quotes", "log_backslashes",
+    "log_sub_superscripts", "log_capitalised", "log_distinct_capitalised", "options", "log_bullets",
+    "distinct_word_share", "mean_word_chars", "non_ascii_share", "code_fence", "json_like", "turns", "tools",
+    "tool_results", "images", "documents", "output_schema", "log_system_chars", "log_max_tokens",
+    *(f"workload_{bucket:02d}" for bucket in range(WORKLOAD_BUCKETS)),
+)  # fmt: skip
+
+_TRUE = np.array([True])
+_LOG1P = np.log1p(np.arange(_MAX_COUNT + 1, dtype=np.float32))
+_HEADER = struct.Struct("<2sBBHI")  # magic, format, zero, number of dense features, number of buckets used
+_MAGIC = b"TW"
+_FORMAT = 1
+
+# Words (bytes above 0x7f are letters of other scripts), numbers with an optional fraction, single signs.
+_TOKEN = re.compile(rb"[A-Za-z_\x80-\xff]+|[0-9]+(?:\.[0-9]+)?|[^\sA-Za-z_0-9\x80-\xff]")
+_OPTION = re.compile(rb"^[ \t]*\(?(?:[A-Z]|[0-9]{1,2})[.):][ \t]+\S", re.MULTILINE)
+_BULLET = re.compile(rb"^[ \t]*[*-] ", re.MULTILINE)
+_INDENT = re.compile(rb"^[ \t]+", re.MULTILINE)
+_METHOD = re.compile(rb"\.[A-Za-z_]+\(")
+_SENTENCE_ENDS = frozenset((b".", b"?", b"!", b":", b"*", b'"'))
+_FRACTION_WORDS = (b"half", b"third", b"quarter", b"twice", b"double", b"times")
+_QUESTION_WORDS = (b"what", b"which", b"who", b"how", b"why", b"when", b"where")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """A sparse part and a dense part.
+
+    `indices` (k,) int32: the hashed buckets in use, ascending, distinct. `counts` (k,) uint8: how often,
+    at least 1. `dense` (d,) float32, finite. Text cannot be recovered from them, nor is it held.
+    """
+
+    indices: NDArray[np.int32]
+    counts: NDArray[np.uint8]
+    dense: NDArray[np.float32]
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """(k,) float32: log(1 + count), scaled to Euclidean length 1 so that long texts do not weigh more."""
+        logs = _LOG1P[self.counts]
+        return np.asarray(logs / (math.sqrt(float(logs @ logs)) or 1.0), dtype=np.float32)
+
+    def to_bytes(self) -> bytes:
+        """Compact and without pickle: about 3 bytes a bucket and 4 a dense feature."""
+        return b"".join(
+            (
+                _HEADER.pack(_MAGIC, _FORMAT, 0, len(self.dense), len(self.indices)),
+                self.indices.astype("<u2").tobytes(),
+                self.counts.tobytes(),
+                self.dense.astype("<f4").tobytes(),
+            )
+        )
+
+    @classmethod
+    def from_bytes(cls, encoded: bytes) -> Features:
+        """The inverse of `to_bytes`. ValueError for anything that `to_bytes` could not have written."""
+        if len(encoded) < _HEADER.size:
+            raise ValueError("features: shorter than their header")
+        magic, layout, zero, n_dense, n = _HEADER.unpack_from(encoded)
+        if (magic, layout, zero) != (_MAGIC, _FORMAT, 0):
+            raise ValueError("features: not in this format")
+        if n > BUCKETS or len(encoded) != _HEADER.size + 3 * n + 4 * n_dense:
+            raise ValueError("features: their length does not fit their header")
+        at = _HEADER.size
+        indices = np.frombuffer(encoded, "<u2", n, at).astype(np.int32)
+        counts = np.frombuffer(encoded, np.uint8, n, at + 2 * n)
+        dense = np.frombuffer(encoded, "<f4", n_dense, at + 3 * n).astype(np.float32)
+        if n and (bool((np.diff(indices) <= 0).any()) or not counts.all()):
+            raise ValueError("features: buckets must ascend and counts be positive")
+        if not bool((np.abs(dense) <= _DENSE_LIMIT).all()):
+            raise ValueError("features: a dense feature is not finite or out of range")
+        return cls(indices, counts, dense)
+
+
+def request_features(request: Request, *, text_cap_chars: int = TEXT_CAP_CHARS) -> Features:
+    """The request's features; work is bounded by `text_cap_chars` however long the request is."""
+    text = request_text(request, text_cap_chars)
+    words = tokens(text)
+    return Features(*hashed(words), _dense(request, text, words))
+
+
+def request_text(request: Request, text_cap_chars: int) -> bytes:
+    """The request's texts as UTF-8; of a long one the first three quarters of the cap and the last quarter."""
+    return capped("\n".join(request.texts()), text_cap_chars).encode("utf-8", "replace")
+
+
+def capped(text: str, cap_chars: int) -> str:
+    """At most `cap_chars` characters: the head and the tail."""
+    if len(text) <= cap_chars:
+        return text
+    head = int(cap_chars * _HEAD_SHARE)
+    return text[:head] + text[len(text) - (cap_chars - head) :]
+
+
+def tokens(text: bytes) -> list[bytes]:
+    """Words, numbers and signs in order."""
+    return _TOKEN.findall(text)
+
+
+def masked(words: list[bytes]) -> list[bytes]:
+    """Tokens in lower case, with numbers as 0, 00 or 000 by length and names as `Cc`."""
+    out = []
+    before = b"."
+    for word in words:
+        first = word[0]
+        if first >= 97:  # a-z and letters above ASCII: most tokens, so tested first
+            out.append(word if word.islower() else word.lower())
+        elif 48 <= first <= 57:
+            out.append(b"000"[: len(word)])
+        elif 65 <= first <= 90 and before not in _SENTENCE_ENDS and word[1:].islower():
+            out.append(b"Cc")
+        else:
+            out.append(word.lower())
+        before = word
+    return out
+
+
+def hashed(words: list[bytes], *, salt: int = 0) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """(buckets ascending and distinct, counts) of the masked 1-2-grams. `salt` keeps name spaces apart.
+
+    A pair's crc is the second word's continued from the first's, so that no string is joined.
+    """
+    seen: list[int] = []
+    before = 0
+    for word in masked(words):
+        one = crc32(word, salt)
+        seen.append(one)
+        if before:
+            seen.append(crc32(word, before))
+        before = one ^ 0x5BD1E995  # apart from the unigram that a longer word would continue
+    return bucketed(seen)
+
+
+def bucketed(hashes: list[int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """32-bit hashes → (buckets ascending and distinct, counts up to 255)."""
+    if not hashes:
+        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8)
+    # Multiplied and shifted, because the low bits of a crc of similar words differ less than a product's high bits.
+    mixed = np.array(hashes, dtype=np.uint32) * np.uint32(0x9E3779B1) >> np.uint32(32 - _BUCKET_BITS)
+    mixed.sort()
+    starts = np.flatnonzero(np.concatenate((_TRUE, mixed[1:] != mixed[:-1])))
+    counts = np.diff(starts, append=len(mixed))
+    return mixed[starts].astype(np.int32), np.minimum(counts, _MAX_COUNT).astype(np.uint8)
+
+
+def merged(
+    *parts: tuple[NDArray[np.int32], NDArray[np.uint8]],
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Several (buckets, counts) as one."""
+    indices, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
+    counts = np.bincount(inverse, weights=np.concatenate([part[1] for part in parts]), minlength=len(indices))
+    return indices.astype(np.int32), np.minimum(counts, _MAX_COUNT).astype(np.uint8)
+
+
+def log1p(count: float) -> float:
+    """log(1 + count): counts of very different sizes on one scale."""
+    return math.log1p(count)
+
+
+def _dense(request: Request, text: bytes, words: list[bytes]) -> NDArray[np.float32]:
+    blocks = [block for message in request.messages for block in message.content]
+    lower = text.lower()
+    numbers = [word for word in words if word[0] < 58 and word[0] >= 48]
+    largest = max((len(number.split(b".")[0]) for number in numbers), default=0)
+    names = [word for word in words if 65 <= word[0] <= 90 and word[1:].islower()]
+    letters = sum(map(len, words)) / max(1, len(words))
+    distinct = len(set(words)) / max(1, len(words))
+    logs = (
+        len(text), len(words), text.count(b"\n"), text.count(b". ") + text.count(b".\n") + text.count(b"? "),
+        len(numbers), len(set(numbers)), largest, sum(map(len, numbers)), sum(b"." in number for number in numbers),
+        text.count(b"%") + lower.count(b"percent"), sum(map(lower.count, _FRACTION_WORDS)),
+        text.count(b"$") + text.count("€".encode()), text.count(b"?"), sum(map(lower.count, _QUESTION_WORDS)),
+        text.count(b" and "), lower.count(b"if "), text.count(b"for ") + text.count(b"while "), text.count(b"def "),
+        sum(map(text.count, (b"[", b"]", b"{", b"}", b"(", b")"))), text.count(b"="), len(_METHOD.findall(text)),
+        max(map(len, _INDENT.findall(text)), default=0), text.count(b"'") + text.count(b'"'), text.count(b"\\"),
+        text.count(b"^") + text.count(b"_"), len(names), len(set(names)),
+    )  # fmt: skip
+    plain = (
+        min(len(_OPTION.findall(text)), 26), log1p(len(_BULLET.findall(text))), distinct, min(letters, 50.0),
+        1.0 - len(text.decode("ascii", "ignore")) / max(1, len(text)), float(b"```" in text),
+        float(b'{"' in text or b"{\n" in text), min(len(request.messages), 50), min(len(request.tools), 50),
+        min(sum(isinstance(block, ToolResultBlock | ToolUseBlock) for block in blocks), 50),
+        min(sum(isinstance(block, ImageBlock) for block in blocks), 50),
+        min(sum(isinstance(block, DocumentBlock) for block in blocks), 50), float(request.output_schema is not None),
+        log1p(sum(len(block.text) for block in request.system)), log1p(request.max_tokens),
+    )  # fmt: skip
+    dense = np.zeros(len(DENSE_NAMES), dtype=np.float32)
+    dense[: len(logs)] = np.log1p(np.array(logs, dtype=np.float32))
+    dense[len(logs) : len(logs) + len(plain)] = plain
+    dense[len(logs) + len(plain) + crc32(request.workload.encode()) % WORKLOAD_BUCKETS] = 1.0
+    return dense

@@ -1,0 +1,133 @@
+"""probabilities + economics + randomness → Decision. Pure: the randomness arrives as an argument.
+
+With a model the start tier is the one of greatest expected value, and a start tier that is confident
+enough is DIRECT. Without one the plan is static, moved by the workload's own escalation rate. With a
+small probability another start tier is taken on purpose; the propensity of every start is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fallback.cascade import Ask
+from router.deliberation import Deliberation
+from router.experience import Experience
+from router.features import Features
+from router.model import RouterModel
+from router.outcome import Decision, Mode
+
+# Where neither the workload nor the model says what a bad reply costs: this many times the dearest
+# tier's expected cost. At 20 a tier is passed over only for one that is nearly as likely to be right.
+_MISTAKE_IN_TOP_TIER_CALLS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is decided about. `allowed` are the tiers that may answer, cheapest first, none empty.
+
+    `cost_usd` is each one's expected cost of one attempt; `start_tier` the static plan's, empty for the
+    cheapest; `quality_target` the share of the best tier's quality to keep, for which the model brings
+    the cost of a mistake unless `mistake_cost_usd` gives it.
+    """
+
+    workload: str
+    allowed: tuple[str, ...]
+    features: Features
+    cost_usd: Mapping[str, float]
+    start_tier: str = ""
+    explore: float = 0.0
+    direct_threshold: float = 0.9
+    quality_target: float = 0.99
+    mistake_cost_usd: float | None = None
+
+
+class Policy:
+    """Decides one request at a time. `uniform` gives numbers in [0, 1) for exploration."""
+
+    def __init__(self, experience: Experience, uniform: Callable[[], float]) -> None:
+        self._experience = experience
+        self._uniform = uniform
+
+    def decide(self, question: Question, model: RouterModel | None) -> tuple[Decision, Deliberation | None]:
+        """The decision, and the model's deliberation to go on with after each reply (None without one)."""
+        usable = model is not None and all(tier in model.tiers for tier in question.allowed)
+        if model is None or not usable:
+            why = "no model" if model is None else f"model {model.version} does not know every tier"
+            return self._static(question, why), None
+        mistake_usd = mistake_cost_usd(question, model)
+        deliberation = Deliberation(
+            model,
+            question.features,
+            workload=question.workload,
+            allowed=question.allowed,
+            cost_usd=question.cost_usd,
+            mistake_cost_usd=mistake_usd,
+        )
+        step = deliberation.first()
+        assert isinstance(step, Ask)  # nothing is in hand yet
+        start, explored, propensities = self._start(question, step.source)
+        probability = deliberation.probabilities[start]
+        direct = not explored and (probability >= question.direct_threshold or start == question.allowed[-1])
+        decision = Decision(
+            mode=Mode.DIRECT if direct else Mode.CHAIN,
+            tiers=question.allowed[question.allowed.index(start) :],
+            reason=_reason(start, probability, question, explored=explored, direct=direct),
+            probabilities={tier: deliberation.probabilities[tier] for tier in question.allowed},
+            propensities=propensities,
+            expected_cost_usd=dict(question.cost_usd),
+            mistake_cost_usd=mistake_usd,
+            model_version=model.version,
+            explored=explored,
+        )
+        return decision, deliberation
+
+    def _static(self, question: Question, why: str) -> Decision:
+        """The plan without a model: from the start tier upwards."""
+        static = question.start_tier if question.start_tier in question.allowed else question.allowed[0]
+        best = self._experience.start_tier(question.workload, static, question.allowed, dict(question.cost_usd))
+        start, explored, propensities = self._start(question, best)
+        moved = "" if best == static else f", moved from {static} by its escalation rate"
+        reason = f"static plan ({why}): {'exploring' if explored else 'start'} at {start}{moved}"
+        return Decision(
+            mode=Mode.CHAIN,
+            tiers=question.allowed[question.allowed.index(start) :],
+            reason=reason,
+            propensities=propensities,
+            expected_cost_usd=dict(question.cost_usd),
+            explored=explored,
+        )
+
+    def _start(self, question: Question, best: str) -> tuple[str, bool, dict[str, float]]:
+        """(start tier, whether it is an exploration, the propensity of every start)."""
+        share = question.explore / len(question.allowed)
+        propensities = {tier: share + (1.0 - question.explore if tier == best else 0.0) for tier in question.allowed}
+        drawn = self._uniform()
+        if drawn >= question.explore:
+            return best, False, propensities
+        index = min(int(drawn / question.explore * len(question.allowed)), len(question.allowed) - 1)
+        start = question.allowed[index]
+        return start, start != best, propensities
+
+
+def mistake_cost_usd(question: Question, model: RouterModel) -> float:
+    """What a bad reply costs: the workload's own figure, the model's for its quality target, or the default."""
+    if question.mistake_cost_usd is not None:
+        return question.mistake_cost_usd
+    tuned = [
+        cost_usd
+        for percent, cost_usd in sorted(model.quality_costs_usd.items(), key=lambda item: float(item[0]))
+        if float(percent) >= 100 * question.quality_target - 1e-9
+    ]
+    return tuned[0] if tuned else _MISTAKE_IN_TOP_TIER_CALLS * max(question.cost_usd.values())
+
+
+def _reason(start: str, probability: float, question: Question, *, explored: bool, direct: bool) -> str:
+    chance = f"P({start} is good) = {probability:.2f}"
+    if explored:
+        return f"exploring at {start}: {chance}"
+    if direct and start == question.allowed[-1] and probability < question.direct_threshold:
+        return f"the highest allowed tier is the best value: {chance}"
+    if direct:
+        return f"{chance} reaches {question.direct_threshold:.2f}"
+    return f"greatest expected value from {start}: {chance}, below {question.direct_threshold:.2f}"

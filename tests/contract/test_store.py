@@ -1,0 +1,246 @@
+"""What every store must do. Another store is one line in STORES."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fallback.errors import Overloaded
+from fallback.types import Purpose, Reject
+from router.outcome import Feedback, Mode, Outcome, RetainedText
+from router.store import FeedbackStatus, Store, StoreError, Unstorable, sql
+from router.store.sql import SqlStore
+from tests.support import outcomes as make
+
+Open = Callable[[], Store]  # each call opens the same place again
+STORES: dict[str, Callable[[Path], Store]] = {
+    "sqlite": lambda folder: SqlStore(f"sqlite:///{folder}/outcomes.db"),
+}
+
+
+@pytest.fixture(params=STORES)
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    opened: list[Store] = []
+
+    def open_again() -> Store:
+        opened.append(STORES[request.param](tmp_path))
+        return opened[-1]
+
+    yield open_again
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(reopen: Open) -> Store:
+    return reopen()
+
+
+def stored(store: Store, **bounds: float) -> list[Outcome]:
+    return [make.comparable(recorded.outcome) for recorded in store.read(**bounds)]
+
+
+# --- writing and reading ---------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.lists(make.outcomes(), max_size=4, unique_by=lambda outcome: outcome.request_id))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, batch: list[Outcome]) -> None:
+    for open_store in STORES.values():
+        store = open_store(tmp_path_factory.mktemp("store"))
+        try:
+            store.write(batch)
+            expected = sorted((make.comparable(one) for one in batch), key=lambda one: one.request_id)
+            assert stored(store) == expected
+            assert store.corrupt_rows == 0
+        finally:
+            store.close()
+
+
+def test_reply_content_is_not_kept(store: Store) -> None:
+    store.write([make.outcome(attempts=[make.attempt(result=make.reply(text="secret"))])])
+    (recorded,) = store.read()
+    assert "secret" not in str(recorded) + repr(recorded.outcome.attempts[0].result.content)  # type: ignore[union-attr]
+
+
+def test_an_id_seen_before_is_left_as_it_was(store: Store) -> None:
+    first = make.outcome(1, workload="first", attempts=[make.attempt()])
+    second = make.outcome(1, workload="second", attempts=make.escalated_attempts(), retained=RetainedText("{}", "{}"))
+    store.write([first])
+    store.write([second, make.outcome(2), second])
+    assert [one.workload for one in stored(store)] == ["first", "triage"]
+    assert next(store.read()).outcome.retained is None
+    assert store.stats()[0].attempt_cost_usd == {"haiku": 0.001}
+
+
+def test_a_batch_that_names_an_id_twice_keeps_the_first(store: Store) -> None:
+    store.write([make.outcome(1, workload="a"), make.outcome(1, workload="b")])
+    assert [one.workload for one in stored(store)] == ["a"]
+
+
+def test_nothing_is_written_of_a_batch_that_cannot_be(store: Store) -> None:
+    with pytest.raises(Unstorable):
+        store.write([make.outcome(1), replace(make.outcome(2), cost_usd=float("nan"))])
+    with pytest.raises(Unstorable):
+        store.write([make.outcome(1), make.outcome(2, workload="lone surrogate \ud800")])
+    assert stored(store) == []
+    store.write([])
+    store.write([make.outcome(1)])
+    assert len(stored(store)) == 1
+
+
+def test_another_opening_sees_what_was_committed(reopen: Open) -> None:
+    first, second = reopen(), reopen()
+    first.write([make.outcome(1)])
+    assert len(stored(second)) == 1
+    first.close()
+    second.write([make.outcome(2)])
+    assert len(stored(reopen())) == 2
+
+
+def test_reading_is_by_id_in_bounded_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "READ_CHUNK", 7)
+    order = [n * 37 % 50 for n in range(50)]
+    store.write([make.outcome(n + 1, received_at_s=1000.0 - n) for n in order])
+    reader = store.read()
+    first = next(reader)
+    store.write([make.outcome(99)])  # a reader half-way holds nothing: the store can be written and read
+    assert [r.outcome.request_id for r in [first, *reader]] == [make.request_id(n) for n in [*range(1, 51), 99]]
+
+
+def test_reading_is_bounded_in_time_of_receipt(store: Store) -> None:
+    store.write([make.outcome(n, received_at_s=float(n)) for n in range(1, 6)])
+    assert [one.received_at_s for one in stored(store, since_s=2.0, until_s=4.0)] == [2.0, 3.0]
+
+
+def test_writers_in_several_threads_lose_nothing(reopen: Open) -> None:
+    stores = [reopen(), reopen()]
+    problems: list[Exception] = []
+
+    def write(worker: int) -> None:
+        try:
+            for n in range(25):
+                one = worker * 100 + n + 1
+                stores[worker % 2].write([make.outcome(one)])
+                stores[worker % 2].report(Feedback(make.request_id(one), good=True), window_s=1e9)
+        except StoreError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert sum(recorded.feedback is not None for recorded in stores[0].read()) == 100
+
+
+# --- feedback --------------------------------------------------------------------------------
+
+
+def judgement(n: int = 1, *, good: bool = False, at_s: float = 1_000_100.0) -> Feedback:
+    return Feedback(make.request_id(n), good=good, sufficient_tier="opus", score=0.25, reason="r", reported_at_s=at_s)
+
+
+def test_feedback_is_recorded_then_replaced(store: Store) -> None:
+    store.write([make.outcome(1)])
+    assert store.report(judgement(good=False), window_s=200.0) is FeedbackStatus.RECORDED
+    assert store.report(judgement(good=False), window_s=200.0) is FeedbackStatus.REPEATED
+    assert store.report(judgement(good=True), window_s=200.0) is FeedbackStatus.REPEATED
+    (recorded,) = store.read()
+    assert recorded.feedback == judgement(good=True)
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        (judgement(2), FeedbackStatus.UNKNOWN),
+        (judgement(1, at_s=1_000_000.0 + 200.5), FeedbackStatus.EXPIRED),
+        (judgement(3), FeedbackStatus.NO_REPLY),
+        (Feedback("' OR 1=1 --\x00", good=True), FeedbackStatus.UNKNOWN),
+    ],
+)
+def test_feedback_that_cannot_count_changes_nothing(store: Store, report: Feedback, status: FeedbackStatus) -> None:
+    store.write([make.outcome(1), make.outcome(3, attempts=[make.attempt(result=Overloaded())])])
+    assert store.report(report, window_s=200.0) is status
+    assert all(recorded.feedback is None for recorded in store.read())
+
+
+def test_feedback_that_cannot_be_stored_says_so(store: Store) -> None:
+    store.write([make.outcome(1)])
+    with pytest.raises(Unstorable):
+        store.report(replace(judgement(), score=float("nan")), window_s=1e9)
+
+
+# --- statistics ------------------------------------------------------------------------------
+
+
+def test_statistics_of_nothing(store: Store) -> None:
+    assert store.stats() == []
+
+
+def test_statistics_by_workload(store: Store) -> None:
+    failed = make.attempt(result=Overloaded(), cost_usd=0.0)
+    retried = make.attempt(purpose=Purpose.RETRY, cost_usd=0.003)
+    store.write(
+        [
+            make.outcome(1, attempts=[make.attempt(cost_usd=0.001)]),
+            make.outcome(2, attempts=[failed, retried]),
+            make.outcome(3, attempts=make.escalated_attempts()),
+            make.outcome(4, attempts=make.escalated_attempts(), mode=Mode.DIRECT),
+            make.outcome(5, attempts=[make.attempt("sonnet")], mode=Mode.DIRECT),
+            make.outcome(6, attempts=[make.attempt("opus", verdict=Reject("bad"), cost_usd=0.5)]),
+            make.outcome(7, attempts=[failed], status="UNAVAILABLE"),
+            make.outcome(8, workload="another", attempts=[]),
+            make.outcome(9, received_at_s=5.0),
+        ]
+    )
+    for n, good in ((1, True), (3, False), (4, False)):
+        store.report(judgement(n, good=good), window_s=1e9)
+    another, triage = store.stats(since_s=10.0)
+    assert (another.workload, another.requests, another.no_reply, another.attempts) == ("another", 1, 1, 0)
+    assert (triage.workload, triage.requests, triage.unaccepted, triage.no_reply) == ("triage", 7, 1, 1)
+    assert triage.resolved == {"haiku": 2, "sonnet": 3}
+    assert (triage.escalated, triage.direct, triage.misroutes) == (2, 2, 1)
+    assert (triage.attempts, triage.failures) == (10, 2)
+    assert triage.first_judged == {"haiku": 3, "opus": 1}
+    assert triage.first_rejected == {"haiku": 1, "opus": 1}
+    assert triage.attempt_cost_usd == pytest.approx({"haiku": 0.006 / 4, "sonnet": 0.041 / 3, "opus": 0.5})
+    assert triage.cost_usd == pytest.approx(0.001 + 0.003 + 0.021 * 2 + 0.001 + 0.5)
+    assert triage.top_tier_cost_usd == pytest.approx(7 * 0.04)
+    assert (triage.feedback_good, triage.feedback_bad) == (1, 2)
+    assert store.stats()[1].requests == 8
+
+
+# --- retention, upkeep -----------------------------------------------------------------------
+
+
+def test_retained_text_goes_at_its_workloads_age(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "DELETE_CHUNK", 2)
+    text = RetainedText('{"prompt":1}', '{"reply":1}')
+    old, young = 1_000.0, 1_900.0
+    store.write(
+        [make.outcome(n, workload="a", received_at_s=old, retained=text) for n in range(1, 6)]
+        + [make.outcome(6, workload="a", received_at_s=young, retained=text)]
+        + [make.outcome(7, workload="b", received_at_s=old, retained=text)]
+        + [make.outcome(8, workload="unnamed", received_at_s=young, retained=text)]
+    )
+    limits = {"a": 500.0, "b": 5_000.0}
+    assert store.enforce_retention(now_s=2_000.0, max_age_s=limits, default_max_age_s=500.0) == 5
+    kept = {r.outcome.request_id for r in store.read() if r.outcome.retained == text}
+    assert kept == {make.request_id(n) for n in (6, 7, 8)}
+    assert store.enforce_retention(now_s=2_000.0, max_age_s=limits) == 1  # unnamed keeps none by default
+    assert store.enforce_retention(now_s=2_000.0, max_age_s=limits) == 0
+    assert len(stored(store)) == 8  # the outcomes themselves stay
+
+
+def test_ping_and_close(store: Store) -> None:
+    store.ping()
+    store.close()
+    store.close()

@@ -1,0 +1,78 @@
+"""The retry budget: gRPC A6's arithmetic, and its bound over any history."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallback.budget import RetryBudget
+
+
+def test_it_allows_while_more_than_half_is_left_and_never_sooner_again() -> None:
+    budget = RetryBudget(max_tokens=10, ratio=0.25)
+    allowed = []
+    for _ in range(7):
+        budget.on_failure()
+        allowed.append(budget.allows)
+    assert allowed == [True] * 4 + [False] * 3
+    assert budget.tokens == 3
+    for _ in range(8):
+        budget.on_reply()
+    assert (budget.tokens, budget.allows) == (5.0, False)
+    budget.on_reply()
+    assert budget.allows
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ratio"), [(0, 0.5), (-1, 0.5), (math.nan, 0.5), (math.inf, 0.5), (10, 0), (10, 1.01), (10, math.nan)]
+)
+def test_senseless_settings_are_refused(tokens: float, ratio: float) -> None:
+    with pytest.raises(ValueError, match="max_tokens"):
+        RetryBudget(max_tokens=tokens, ratio=ratio)
+
+
+@given(st.floats(0.5, 200), st.floats(0.01, 1), st.lists(st.booleans(), max_size=400))
+def test_tokens_stay_in_their_bounds_and_follow_the_history(most: float, ratio: float, replies: list[bool]) -> None:
+    budget = RetryBudget(max_tokens=most, ratio=ratio)
+    expected = most
+    for replied in replies:
+        if replied:
+            budget.on_reply()
+            expected = min(most, expected + ratio)
+        else:
+            budget.on_failure()
+            expected = max(0.0, expected - 1)
+        assert budget.tokens == pytest.approx(expected)
+        assert 0 <= budget.tokens <= most
+        assert budget.allows == (budget.tokens > most / 2)
+
+
+@given(st.integers(1, 5), st.integers(1, 100), st.integers(1, 400))
+def test_extra_calls_in_an_outage_are_bounded_by_half_the_tokens(retries: int, most: int, requests: int) -> None:
+    budget = RetryBudget(max_tokens=most)
+    extra = 0
+    for _ in range(requests):
+        budget.on_failure()
+        for _ in range(retries):
+            if not budget.allows:
+                break
+            extra += 1
+            budget.on_failure()
+    assert extra <= most / 2
+
+
+@pytest.mark.parametrize(("share", "keeps"), [(0.15, True), (0.25, False)])
+def test_a_ratio_of_a_quarter_keeps_retrying_up_to_a_fifth_of_failures(share: float, keeps: bool) -> None:
+    budget = RetryBudget()
+    owed = 0.0
+    for _ in range(20_000):
+        owed += share
+        if owed >= 1:
+            owed -= 1
+            budget.on_failure()
+        else:
+            budget.on_reply()
+    assert budget.allows is keeps
