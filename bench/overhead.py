@@ -87,7 +87,7 @@ async def compare(service: tuple[psutil.Process, int], plain: tuple[psutil.Proce
 
 def measure(args: argparse.Namespace) -> dict:
     """The figures."""
-    with tempfile.TemporaryDirectory() as folder, child("bench/static_emulator.py") as (_, upstream):
+    with tempfile.TemporaryDirectory() as folder, child("bench/static_emulator.py", environ={"PYTHONPATH": "."}) as (_, upstream):
         base_url = f"http://127.0.0.1:{upstream}"
         config = Path(folder) / "tierwise.toml"
         config.write_text(

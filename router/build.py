@@ -16,10 +16,10 @@ from router.completion import Completer
 from router.config import Config, ConfigError, EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
-from router.model import RouterModel
 from router.outcome import RequestIds
 from router.policy import Policy
 from router.recorder import Recorder
+from router.scoring import RouterModel
 
 
 def ladder_of(config: Config) -> tuple[Tier, ...]:

@@ -107,10 +107,8 @@ def _request(
     from router.v1 import router_pb2
 
     if text is None:
-        text = click.get_text_stream("stdin").read()
-    message = router_pb2.Message(
-        role="user", content=[router_pb2.ContentBlock(text=router_pb2.TextBlock(text=text))]
-    )
+        text = sys.stdin.read()
+    message = router_pb2.Message(role="user", content=[router_pb2.ContentBlock(text=router_pb2.TextBlock(text=text))])
     prompt = router_pb2.Prompt(
         messages=[message],
         system=[router_pb2.TextBlock(text=system)] if system else [],
@@ -130,7 +128,8 @@ def _call(target: str, method: str, request: Any, timeout_s: float) -> Any:
 
     with grpc.insecure_channel(target) as channel:
         try:
-            return getattr(router_pb2_grpc.RouterServiceStub(channel), method)(request, timeout=timeout_s)
+            stub: Any = router_pb2_grpc.RouterServiceStub(channel)
+            return getattr(stub, method)(request, timeout=timeout_s)
         except grpc.RpcError as error:
             click.echo(f"tierwise: {error.code().name}: {error.details()}", err=True)
             sys.exit(1)

@@ -16,9 +16,7 @@ import click
 @click.option("--generation", default="", help="Generation in the recorded file; required with --recorded.")
 @click.option("--faults", type=click.Path(exists=True, path_type=Path), help="TOML file with a fault script.")
 @click.option("--seed", default=0, show_default=True, help="Decides which simulated answers are wrong.")
-def emulate(
-    host: str, port: int, recorded: Path | None, generation: str, faults: Path | None, seed: int
-) -> None:
+def emulate(host: str, port: int, recorded: Path | None, generation: str, faults: Path | None, seed: int) -> None:
     """Serve the Messages API on loopback, from simulated workloads or a recorded file. Needs no key."""
     from fallback.emulator.server import run_forever
 

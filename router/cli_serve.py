@@ -30,7 +30,7 @@ def serve(config_path: Path | None, listen: str, *, emulate_without_key: bool) -
     # One thread for BLAS: a request's arithmetic is tiny, and a pool would only fight the event loop.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from router.config import ConfigError, load_config
-    from router.logs import setup_logging
+    from router.logs import setup
     from router.store import StoreError
     from router.telemetry import TelemetryError
 
@@ -39,7 +39,7 @@ def serve(config_path: Path | None, listen: str, *, emulate_without_key: bool) -
         if listen:
             server = type(config.server).model_validate({**config.server.model_dump(), "listen": listen})
             config = config.model_copy(update={"server": server})
-        setup_logging(config.telemetry.log_format, config.telemetry.log_level)
+        setup(config.telemetry.log_level.upper(), style=config.telemetry.log_format)
         asyncio.run(_serve(config, config_path, emulate_without_key=emulate_without_key))
     except (ConfigError, StoreError, TelemetryError, ValueError) as error:
         click.echo(f"tierwise: {error}", err=True)

@@ -9,6 +9,17 @@ from pathlib import Path
 
 import click
 
+_SQLITE = "sqlite:///"
+
+
+def existing(url: str) -> str:
+    """The URL itself; StoreError where it names a SQLite file that is not there, which opening would create."""
+    from router.store import StoreError
+
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
+        raise StoreError("path", f"there is no store at {url}: nothing has been recorded yet")
+    return url
+
 
 @click.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The service's TOML file.")
@@ -25,7 +36,7 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> 
 
     try:
         config = load_config(config_path)
-        store = SqlStore(url or config.store.url)
+        store = SqlStore(existing(url or config.store.url))
         found = rows(store.stats(since_s=time.time() - days * 86_400), config.ladder)
         store.close()
     except (ConfigError, StoreError) as error:

@@ -19,12 +19,12 @@ from router.config import WorkloadConfig
 from router.deliberation import Deliberation
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features
-from router.model import RouterModel
 from router.outcome import Decision, Mode, Outcome, RequestIds
 from router.policy import Policy, Question
 from router.recorder import Recorder
 from router.reply_features import reply_features
 from router.retention import retained_text
+from router.scoring import RouterModel
 from router.status import Refusal, no_reply
 from router.translate import Bounds, InvalidField
 

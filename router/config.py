@@ -11,7 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 import fallback
 from fallback.breaker import BreakerSettings
@@ -177,12 +186,15 @@ class IdempotencyConfig(_Section):
 
 
 class TelemetryConfig(_Section):
-    """OTLP endpoint (else the standard OTEL_ variables; neither: off) and the Prometheus page."""
+    """OTLP endpoint (else the standard OTEL_ variables; neither: off) and the Prometheus page.
+
+    What is left out of protocol, service name and sampling follows the OTEL_ variables too.
+    """
 
     otlp_endpoint: str = ""
-    otlp_protocol: Literal["grpc", "http/protobuf"] = "grpc"
-    service_name: str = "tierwise"
-    sample_ratio: Share = 1.0
+    otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
+    service_name: str = ""
+    sample_ratio: Share | None = None
     prometheus_listen: Annotated[str, AfterValidator(_host_and_port_or_off)] = ""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -12,7 +12,7 @@ from fallback.answers import Answer, agreement, find_answer
 from fallback.cascade import Option, Step, chain_worth, next_step
 from fallback.checks.scorer import Assessment
 from router.features import Features
-from router.model import RouterModel, Seen
+from router.scoring import RouterModel, Seen
 
 # Where a model has not learned what going on is worth: the share of bad replies that checks notice.
 _CAUGHT = 0.5
@@ -69,6 +69,4 @@ class Deliberation:
         if learned is not None:
             return learned
         chain = tiers[tiers.index(tier) :]
-        return chain_worth(
-            chain, believed, self._cost_usd, mistake_cost_usd=self._mistake_cost_usd, caught=_CAUGHT
-        )
+        return chain_worth(chain, believed, self._cost_usd, mistake_cost_usd=self._mistake_cost_usd, caught=_CAUGHT)

@@ -13,6 +13,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -44,14 +45,16 @@ DENSE_NAMES: tuple[str, ...] = (
 _TRUE = np.array([True])
 _LOG1P = np.log1p(np.arange(_MAX_COUNT + 1, dtype=np.float32))
 _HEADER = struct.Struct("<2sBBHI")  # magic, format, zero, number of dense features, number of buckets used
+_PAIR = 0x5BD1E995
 _MAGIC = b"TW"
 _FORMAT = 1
 
 # Words (bytes above 0x7f are letters of other scripts), numbers with an optional fraction, single signs.
 _TOKEN = re.compile(rb"[A-Za-z_\x80-\xff]+|[0-9]+(?:\.[0-9]+)?|[^\sA-Za-z_0-9\x80-\xff]")
-_OPTION = re.compile(rb"^[ \t]*\(?(?:[A-Z]|[0-9]{1,2})[.):][ \t]+\S", re.MULTILINE)
-_BULLET = re.compile(rb"^[ \t]*[*-] ", re.MULTILINE)
-_INDENT = re.compile(rb"^[ \t]+", re.MULTILINE)
+# Anchored to the line break itself: with MULTILINE and ^ the engine would try at every character.
+_OPTION = re.compile(rb"\n[ \t]{0,20}\(?(?:[A-Z]|[0-9]{1,2})[.):][ \t]{1,20}\S")
+_BULLET = re.compile(rb"\n[ \t]{0,20}[*-] ")
+_INDENT = re.compile(rb"\n[ \t]{1,200}")
 _METHOD = re.compile(rb"\.[A-Za-z_]+\(")
 _SENTENCE_ENDS = frozenset((b".", b"?", b"!", b":", b"*", b'"'))
 _FRACTION_WORDS = (b"half", b"third", b"quarter", b"twice", b"double", b"times")
@@ -112,7 +115,8 @@ def request_features(request: Request, *, text_cap_chars: int = TEXT_CAP_CHARS) 
     """The request's features; work is bounded by `text_cap_chars` however long the request is."""
     text = request_text(request, text_cap_chars)
     words = tokens(text)
-    return Features(*hashed(words), _dense(request, text, words))
+    known = masked(words)
+    return Features(*hashed(known.words), _dense(request, b"\n" + text, words, known))
 
 
 def request_text(request: Request, text_cap_chars: int) -> bytes:
@@ -133,9 +137,19 @@ def tokens(text: bytes) -> list[bytes]:
     return _TOKEN.findall(text)
 
 
-def masked(words: list[bytes]) -> list[bytes]:
-    """Tokens in lower case, with numbers as 0, 00 or 000 by length and names as `Cc`."""
-    out = []
+class Masked(NamedTuple):
+    """Tokens in lower case, numbers as 0, 00 or 000 by length, names as `Cc`; and the numbers and names themselves."""
+
+    words: list[bytes]
+    numbers: list[bytes]
+    names: list[bytes]
+
+
+def masked(words: list[bytes]) -> Masked:
+    """One pass over the tokens: the longest loop per request, so that it does three things at once."""
+    out: list[bytes] = []
+    numbers: list[bytes] = []
+    names: list[bytes] = []
     before = b"."
     for word in words:
         first = word[0]
@@ -143,27 +157,29 @@ def masked(words: list[bytes]) -> list[bytes]:
             out.append(word if word.islower() else word.lower())
         elif 48 <= first <= 57:
             out.append(b"000"[: len(word)])
-        elif 65 <= first <= 90 and before not in _SENTENCE_ENDS and word[1:].islower():
-            out.append(b"Cc")
+            numbers.append(word)
+        elif 65 <= first <= 90 and word[1:].islower():
+            names.append(word)
+            out.append(word.lower() if before in _SENTENCE_ENDS else b"Cc")
         else:
-            out.append(word.lower())
+            out.append(word.lower() if first >= 65 else word)
         before = word
-    return out
+    return Masked(out, numbers, names)
 
 
 def hashed(words: list[bytes], *, salt: int = 0) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """(buckets ascending and distinct, counts) of the masked 1-2-grams. `salt` keeps name spaces apart.
+    """(buckets ascending and distinct, counts) of 1-2-grams of masked words. `salt` keeps name spaces apart.
 
     A pair's crc is the second word's continued from the first's, so that no string is joined.
     """
     seen: list[int] = []
     before = 0
-    for word in masked(words):
+    for word in words:
         one = crc32(word, salt)
         seen.append(one)
         if before:
             seen.append(crc32(word, before))
-        before = one ^ 0x5BD1E995  # apart from the unigram that a longer word would continue
+        before = one ^ _PAIR  # apart from the word that the two would make when written together
     return bucketed(seen)
 
 
@@ -193,13 +209,15 @@ def log1p(count: float) -> float:
     return math.log1p(count)
 
 
-def _dense(request: Request, text: bytes, words: list[bytes]) -> NDArray[np.float32]:
+def _dense(request: Request, text: bytes, words: list[bytes], known: Masked) -> NDArray[np.float32]:
     blocks = [block for message in request.messages for block in message.content]
     lower = text.lower()
-    numbers = [word for word in words if word[0] < 58 and word[0] >= 48]
-    largest = max((len(number.split(b".")[0]) for number in numbers), default=0)
-    names = [word for word in words if 65 <= word[0] <= 90 and word[1:].islower()]
-    letters = sum(map(len, words)) / max(1, len(words))
+    numbers, names = known.numbers, known.names
+    largest = max((len(number.partition(b".")[0]) for number in numbers), default=0)
+    methods = _METHOD.findall(text) if b"(" in text and b"." in text else ()
+    indents = _INDENT.findall(text) if b"\n " in text or b"\n\t" in text else ()
+    bullets = _BULLET.findall(text) if b"* " in text or b"- " in text else ()
+    letters = len(b"".join(words)) / max(1, len(words))
     distinct = len(set(words)) / max(1, len(words))
     logs = (
         len(text), len(words), text.count(b"\n"), text.count(b". ") + text.count(b".\n") + text.count(b"? "),
@@ -207,13 +225,13 @@ def _dense(request: Request, text: bytes, words: list[bytes]) -> NDArray[np.floa
         text.count(b"%") + lower.count(b"percent"), sum(map(lower.count, _FRACTION_WORDS)),
         text.count(b"$") + text.count("€".encode()), text.count(b"?"), sum(map(lower.count, _QUESTION_WORDS)),
         text.count(b" and "), lower.count(b"if "), text.count(b"for ") + text.count(b"while "), text.count(b"def "),
-        sum(map(text.count, (b"[", b"]", b"{", b"}", b"(", b")"))), text.count(b"="), len(_METHOD.findall(text)),
-        max(map(len, _INDENT.findall(text)), default=0), text.count(b"'") + text.count(b'"'), text.count(b"\\"),
+        sum(map(text.count, (b"[", b"]", b"{", b"}", b"(", b")"))), text.count(b"="), len(methods),
+        max(map(len, indents), default=0), text.count(b"'") + text.count(b'"'), text.count(b"\\"),
         text.count(b"^") + text.count(b"_"), len(names), len(set(names)),
     )  # fmt: skip
     plain = (
-        min(len(_OPTION.findall(text)), 26), log1p(len(_BULLET.findall(text))), distinct, min(letters, 50.0),
-        1.0 - len(text.decode("ascii", "ignore")) / max(1, len(text)), float(b"```" in text),
+        min(len(_OPTION.findall(text)), 26), log1p(len(bullets)), distinct, min(letters, 50.0),
+        0.0 if text.isascii() else 1.0 - len(text.decode("ascii", "ignore")) / len(text), float(b"```" in text),
         float(b'{"' in text or b"{\n" in text), min(len(request.messages), 50), min(len(request.tools), 50),
         min(sum(isinstance(block, ToolResultBlock | ToolUseBlock) for block in blocks), 50),
         min(sum(isinstance(block, ImageBlock) for block in blocks), 50),

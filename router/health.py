@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
 
 from fallback.clock import Clock
 
@@ -28,7 +29,7 @@ class Health:
         provider: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = HealthServicer()
         self._parts = {"tierwise.model": model, "tierwise.store": store, "tierwise.provider": provider}
         self._clock = clock
 

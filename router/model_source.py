@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 
 from fallback.clock import Clock
-from router.model import ModelError, RouterModel, load_model
+from router.model import ModelError, load_model
+from router.scoring import RouterModel
 
 _log = logging.getLogger(__name__)
 _POINTER_BYTES = 64 * 1024

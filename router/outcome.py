@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fallback.types import Attempt
+from fallback.types import Attempt, Purpose
 
 
 class Mode(StrEnum):
@@ -90,15 +90,13 @@ class Outcome:
 
     @property
     def misrouted(self) -> bool:
-        """A DIRECT reply that a check rejected, so that it had to escalate after all."""
-        return self.decision.mode is Mode.DIRECT and any(
-            attempt.tier == self.decision.start_tier and attempt.rejection is not None for attempt in self.attempts
-        )
+        """DIRECT, and yet a verdict sent it to a higher tier."""
+        return self.decision.mode is Mode.DIRECT and self.escalated
 
     @property
     def escalated(self) -> bool:
         """A verdict sent the request to a higher tier."""
-        return any(attempt.purpose.value == "escalation" for attempt in self.attempts)
+        return any(attempt.purpose is Purpose.ESCALATION for attempt in self.attempts)
 
 
 class RequestIds:

@@ -14,8 +14,8 @@ from fallback.cascade import Ask
 from router.deliberation import Deliberation
 from router.experience import Experience
 from router.features import Features
-from router.model import RouterModel
 from router.outcome import Decision, Mode
+from router.scoring import RouterModel
 
 # Where neither the workload nor the model says what a bad reply costs: this many times the dearest
 # tier's expected cost. At 20 a tier is passed over only for one that is nearly as likely to be right.

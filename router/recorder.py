@@ -11,6 +11,7 @@ errands (feedback, statistics, retention), so that neither waits for the other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from router.store import Store, StoreError, Unstorable
 T = TypeVar("T")
 
 GROUP: Final = 64  # outcomes in one transaction
+UPKEEP_EVERY: Final = 256  # outcomes
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_LONGEST_S: Final = 5.0
 ERRANDS: Final = 1_000  # errands waiting for their thread
@@ -86,6 +88,8 @@ class Recorder:
         self._pause: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._expirer: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self._since_upkeep = 0
         self._write_thread = DaemonThread("tierwise-recorder")
         self._errand_thread = DaemonThread("tierwise-errands")
         self._errands = 0
@@ -164,8 +168,9 @@ class Recorder:
             for task in (self._writer, timer):
                 task.cancel()
             await asyncio.gather(self._writer, timer, return_exceptions=True)
-        if self._expirer is not None:
-            self._expirer.cancel()
+        for helper in (self._expirer, self._upkeep):
+            if helper is not None:
+                helper.cancel()
         given_up = len(self._queue)
         for entry in self._queue:
             _tell(entry, on_disk=False)
@@ -206,6 +211,7 @@ class Recorder:
             else:
                 backoff_s = BACKOFF_FIRST_S
                 self._settle(size)
+                self._keep_up(size)
 
     def _settle(self, size: int) -> None:
         """The first `size` of the queue are on disk."""
@@ -217,6 +223,18 @@ class Recorder:
             self._late += told_no
             self._recorded += not told_no
             _tell(entry, on_disk=True)
+
+    def _keep_up(self, size: int) -> None:
+        """Every so many outcomes, have the store's upkeep done on the errands' thread."""
+        self._since_upkeep += size
+        if self._since_upkeep >= UPKEEP_EVERY and not self._closed and (self._upkeep is None or self._upkeep.done()):
+            self._since_upkeep = 0
+            self._upkeep = asyncio.create_task(self._do_upkeep(), name="recorder-upkeep")
+
+    async def _do_upkeep(self) -> None:
+        # The next upkeep, or a write, does what this one cannot; a store in trouble shows when writing.
+        with contextlib.suppress(StoreError):
+            await self.run(lambda store: store.upkeep())
 
     def _set_apart(self, size: int) -> None:
         """One of the first `size` can never be written: find it by writing them one by one, and drop it."""

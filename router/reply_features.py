@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fallback.answers import KINDS, NUMBER, Answer, find_answer, number_in, unescaped
 from fallback.arithmetic import check_sums
 from fallback.types import Reply, Request, StopReason
-from router.features import TEXT_CAP_CHARS, Features, capped, hashed, log1p, merged, request_text, tokens
+from router.features import TEXT_CAP_CHARS, Features, capped, hashed, log1p, masked, merged, request_text, tokens
 
 REPLY_FEATURES_VERSION = "1"
 
@@ -60,7 +61,6 @@ def reply_features(request: Request, reply: Reply, *, text_cap_chars: int = TEXT
     text = capped(reply.text, text_cap_chars)
     answer = find_answer(text)
     options = dict(_OPTION.findall(prompt)[:_OPTIONS])
-    words = tokens(text.encode("utf-8", "replace"))
     named: dict[str, float] = {}
     named |= _shape(prompt, text, answer, reply)
     named |= _numbers(prompt, text, answer)
@@ -71,12 +71,16 @@ def reply_features(request: Request, reply: Reply, *, text_cap_chars: int = TEXT
     chosen = options.get(answer.exact.upper(), "")
     return Features(
         *merged(
-            hashed(words, salt=_REPLY_SALT),
-            hashed(tokens(answer.raw[:80].encode("utf-8", "replace")), salt=_ANSWER_SALT),
-            hashed(tokens(chosen.encode("utf-8", "replace")), salt=_CHOICE_SALT),
+            _hashed(text, _REPLY_SALT),
+            _hashed(answer.raw[:80], _ANSWER_SALT),
+            _hashed(chosen, _CHOICE_SALT),
         ),
         dense,
     )
+
+
+def _hashed(text: str, salt: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    return hashed(masked(tokens(text.encode("utf-8", "replace"))).words, salt=salt)
 
 
 def _shape(prompt: str, text: str, answer: Answer, reply: Reply) -> Mapping[str, float]:

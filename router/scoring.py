@@ -186,6 +186,17 @@ class RouterModel:
         p = np.array([[believed[tier] for tier in self.tiers]])
         return float(np.clip(worth_inputs(p, self.onehot(workload))[0] @ weights[nearest], 0.0, 1.0))
 
+    def check(self) -> None:
+        """Score once at every state: ValueError where stacks or worths do not fit the sources and workloads."""
+        onehot = self.onehot("")
+        request = np.zeros((1, len(self.tiers)))
+        for state, stack in self.stacks.items():
+            pairs = {pair: np.zeros((1, 2)) for pair in combinations(state, 2)}
+            inputs = stack_inputs(state, {source: np.zeros(1) for source in state}, request, pairs, onehot)
+            stack.probabilities(inputs)
+        for weights in self.worth.values():
+            worth_inputs(np.full((1, len(self.tiers)), _CENTRE), onehot) @ weights.T
+
     def onehot(self, workload: str) -> Array:
         """(1, workloads)."""
         return np.array([[float(name == workload) for name in self.workloads]])

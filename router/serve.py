@@ -6,8 +6,10 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -24,6 +26,7 @@ from router.config import Config, ConfigError, EndpointConfig, TelemetryConfig, 
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health
+from router.logs import loop_exception
 from router.model_source import ModelSource
 from router.outcome import RequestIds
 from router.recorder import Recorder
@@ -53,7 +56,9 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)
         self.recorder = Recorder(self.store, self._clock, max_wait_s=config.store.max_wait_s)
-        self.telemetry = Telemetry.start(_telemetry_settings(config))
+        self.telemetry = Telemetry.start(
+            _telemetry_settings(config), resource_attributes={"service.version": version("tierwise")}
+        )
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
@@ -86,6 +91,7 @@ class Service:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads the configuration. A second signal ends at once."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(loop_exception)
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_from_file)
@@ -165,10 +171,12 @@ class Service:
             max_bytes=config.idempotency.max_bytes,
             clock=self._clock,
         )
-        common = {"clock": self._clock, "telemetry": self.telemetry, "generation": generation}
-        router = RouterServicer(admission=self.admission, replays=replays, **common)
+        clock, telemetry = self._clock, self.telemetry
+        router = RouterServicer(
+            generation=generation, admission=self.admission, replays=replays, clock=clock, telemetry=telemetry
+        )
         router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
-        feedback = FeedbackServicer(recorder=self.recorder, **common)
+        feedback = FeedbackServicer(generation=generation, recorder=self.recorder, clock=clock, telemetry=telemetry)
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         if config.server.reflection:
@@ -183,7 +191,10 @@ class Service:
         telemetry.watch_breakers(lambda: {key: state.value for key, state in self.guards.states().items()})
         telemetry.watch_model(lambda: self.models.version)
         telemetry.watch_health(self.health.states)
-        telemetry.watch_queues(lambda: {"requests": self.admission.in_flight})
+        telemetry.watch_recorder(lambda: asdict(self.recorder.counters))
+        telemetry.watch_queues(
+            lambda: {"requests": self.admission.in_flight, "outcomes": self.recorder.counters.queue_depth}
+        )
 
     def _some_tier_usable(self) -> bool:
         """Whether any tier has an endpoint that its breakers do not refuse."""
@@ -200,7 +211,7 @@ class Service:
     def _endpoints(self) -> list[Endpoint]:
         return list(self.generation.endpoints.values())
 
-    def _background(self, work) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -33,6 +34,7 @@ from router.translate import (
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
 Response = TypeVar("Response")
+_log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -60,14 +62,18 @@ class _Rpc:
         except Refusal as error:
             refusal = error
         except asyncio.CancelledError:
+            left_s = self._context.time_remaining()
+            status = "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
             raise
-        except Exception:  # the edge: whatever it was, the caller gets a status and the span says so
-            status = "INTERNAL"
-            raise
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the caller gets a status
+            _log.error("unexpected %s in %s", type(error).__name__, self._method, exc_info=error)
+            refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "an unexpected error; see the service's log")
         finally:
             status = refusal.code.name if refusal is not None else status
             duration_s = self._clock.monotonic_s() - started_s
-            metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+            metadata = {
+                key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)
+            }
             rpc = RpcCall(self._method, status, wall_s, duration_s, metadata)
             outcome = self.completion.outcome if self.completion is not None else None
             if outcome is None:
@@ -77,8 +83,9 @@ class _Rpc:
         await self._abort(refusal)
 
     async def _abort(self, refusal: Refusal) -> NoReturn:
-        await self._context.abort_with_status(rpc_status.to_status(refusal.status))
-        raise AssertionError("abort returns never")
+        context: Any = self._context  # the stubs do not know abort_with_status
+        await context.abort_with_status(rpc_status.to_status(refusal.status))
+        raise AssertionError("abort never returns")
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -195,7 +202,12 @@ def _recorded(status: FeedbackStatus) -> bool:
 
 
 def _ask(
-    generation: Generation, name: str, prompt: router_pb2.Prompt, bounds: router_pb2.Bounds, labels: Any, context: Context
+    generation: Generation,
+    name: str,
+    prompt: router_pb2.Prompt,
+    bounds: router_pb2.Bounds,
+    labels: Any,
+    context: Context,
 ) -> Ask:
     """A validated Ask; InvalidField or Refusal otherwise."""
     workload = workload_of(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from router.store import Store
+    from router.config import Config
     from training.nightly import Learner
     from training.registry import Registry
 
@@ -25,22 +25,15 @@ LOCK_HELD = 4
 _EXIT_CODES = "Exit codes: 0 published or nothing to do; 1 failed; 2 wrong usage; 3 refused by the gate; 4 lock held."
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where outcomes and models are, and the tiers in cost order."""
-
-    store: str
-    models: Path
-    ladder: tuple[str, ...]
-    config: Path | None
-
-
 _models = click.option(
     "--models", type=click.Path(file_okay=False, path_type=Path), help="Model registry [default: the configuration's]."
 )
 _config = click.option(
     "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The service's TOML file."
 )
+
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(epilog=_EXIT_CODES)
@@ -71,23 +64,25 @@ def nightly(
 
     Safe to run twice, at once and to kill at any point. A running service picks a new model up by itself.
     """
-    places = _places(store, models, config)
+    settings_file = _load(config)
+    url, folder = _store_url(store, settings_file), _models_folder(models, settings_file)
     from router.store import StoreError
+    from router.store.sql import SqlStore
     from training.console import Steps, show_night
+    from training.dataset import LADDER
     from training.nightly import NightSettings, run_night
     from training.registry import LockHeld, Registry, RegistryError
 
-    settings = NightSettings(target=target, seed=seed, ladder=places.ladder)
+    ladder = settings_file.ladder if settings_file is not None else LADDER
+    settings = NightSettings(target=target, seed=seed, ladder=ladder)
     with Steps(_console(stderr=True)) as steps:
         try:
-            outcomes = _open_store(places.store)
-            try:
-                registry = Registry(places.models, step=steps.step)
+            with closing(SqlStore(url)) as outcomes:
+                registry = Registry(folder, step=steps.step)
+                learner = _learner(settings_file, ladder, target)
                 night = run_night(
-                    outcomes, registry, _learner(places), settings, now_s=time.time(), progress=steps, report=report
+                    outcomes, registry, learner, settings, now_s=time.time(), progress=steps, report=report
                 )
-            finally:
-                outcomes.close()
         except LockHeld as held:
             _fail(str(held), LOCK_HELD)
         except (StoreError, RegistryError, OSError) as error:
@@ -154,41 +149,110 @@ def rollback(models: Path | None, config: Path | None) -> None:
     click.echo(f"{now} serves again; {left} is withdrawn and will not be published again from the same outcomes")
 
 
+@main.command(epilog="Exit codes: 0 measured; 1 failed; 2 wrong usage.")
+@click.option("--train", type=_file, required=True, help="Recorded answers (Parquet) to learn from.")
+@click.option("--test", type=_file, help="Recorded answers to replay on [default: cross-validation on --train].")
+@click.option("--generation", required=True, help="The rows to use, such as claude-3.5.")
+@click.option(
+    "--json", "out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Write figures here."
+)
+@click.option("--agreement", is_flag=True, help="Let a second sample of the cheapest tier be asked for.")
+@click.option("--seed", type=click.IntRange(min=0), help="[default: the benchmark's own]")
+@_config
+def benchmark(
+    train: Path,
+    test: Path | None,
+    generation: str,
+    out: Path,
+    seed: int | None,
+    config: Path | None,
+    *,
+    agreement: bool,
+) -> None:
+    """Replay the whole policy on recorded answers that it has not seen, beside its baselines.
+
+    Every knob is chosen on training prompts only, and every answer looked at is paid for.
+    """
+    import json
+
+    from router.config import ConfigError, load_config
+    from training.benchmark import run_benchmark, show_benchmark
+    from training.benchmark.recorded import RecordedError
+    from training.benchmark.run import SEED
+    from training.console import Shares
+    from training.fit import TooLittleData
+
+    try:
+        prices = load_config(config).load_prices()
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--config") from None
+    with Shares(_console(stderr=True)) as shares:
+        try:
+            result = run_benchmark(
+                train,
+                test,
+                generation=generation,
+                prices=prices,
+                agreement=agreement,
+                seed=SEED if seed is None else seed,
+                progress=shares.at,
+            )
+        except (RecordedError, TooLittleData, OSError) as error:
+            _fail(str(error))
+    show_benchmark(result, _console())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    click.echo(f"figures: {out}")
+
+
 # --- shared ----------------------------------------------------------------------------------
 
 
-def _places(store: str | None, models: Path | None, config: Path | None, *, needs_store: bool = True) -> _Places:
-    """From the options, else from the configuration."""
-    from training.dataset import LADDER
+def _load(config: Path | None) -> Config | None:
+    from router.config import ConfigError, load_config
 
-    ladder = LADDER
-    if config is not None:
-        from router.config import ConfigError, load_config
-
-        try:
-            loaded = load_config(config)
-        except ConfigError as error:
-            raise click.BadParameter(str(error), param_hint="--config") from None
-        store = store or loaded.store.url
-        models = models or Path(loaded.model.directory)
-        ladder = loaded.ladder
-    if models is None:
-        raise click.UsageError("--models is needed, or --config with model.directory")
-    if needs_store and store is None:
-        raise click.UsageError("--store is needed, or --config with store.url")
-    return _Places(store or "", models, ladder, config)
+    try:
+        return load_config(config) if config is not None else None
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--config") from None
 
 
 def _registry(models: Path | None, config: Path | None) -> Registry:
     from training.registry import Registry
 
-    return Registry(_places(None, models, config, needs_store=False).models)
+    return Registry(_models_folder(models, _load(config)))
 
 
-def _open_store(url: str) -> Store:
-    from router.store.sql import SqlStore
+def _models_folder(models: Path | None, config: Config | None) -> Path:
+    if models is not None:
+        return models
+    if config is not None:
+        return Path(config.model.directory)
+    raise click.UsageError("--models is needed, or --config with model.directory")
 
-    return SqlStore(url)
+
+def _store_url(store: str | None, config: Config | None) -> str:
+    if store is not None:
+        return store
+    if config is not None:
+        return config.store.url
+    raise click.UsageError("--store is needed, or --config with store.url")
+
+
+def _learner(config: Config | None, ladder: tuple[str, ...], target: float) -> Learner:
+    """A learner that decides as the service would by this configuration, at the night's target without one."""
+    from training.learner import OutcomeLearner
+    from training.served import Terms
+
+    def terms(workload: str) -> Terms:
+        if config is None:
+            return Terms(ladder, quality_target=target)
+        own = config.workload(workload)
+        low = ladder.index(own.lowest_tier) if own.lowest_tier else 0
+        high = ladder.index(own.highest_tier) if own.highest_tier else len(ladder) - 1
+        return Terms(ladder[low : high + 1], own.direct_threshold, own.quality_target, own.mistake_cost_usd)
+
+    return OutcomeLearner(terms)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -65,6 +65,36 @@ class Steps:
             self._task = None
 
 
+class Shares:
+    """One bar from 0 to 1 on a terminal, with what is being done; a line per thing in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bars.add_task("", total=1.0)
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def at(self, name: str, share: float) -> None:
+        """This begins now, with so much done."""
+        if self._console.is_terminal:
+            self._bars.update(self._task, description=escape(name), completed=share)
+        elif name != self._last:
+            self._console.print(f"… {name}", markup=False, highlight=False)
+        self._last = name
+
+
 def show_night(console: Console, night: Night) -> None:
     """The headline, the reasons and the policies."""
     colour = {"published": "green", "refused": "red", "nothing_to_do": "cyan"}[night.result]

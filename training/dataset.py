@@ -136,7 +136,7 @@ def read_dataset(
     *,
     ladder: Sequence[str] = LADDER,
     max_requests: int = MAX_REQUESTS,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Dataset:
     """The newest `max_requests` usable records, in bounded memory.
 
@@ -254,7 +254,7 @@ def labels_of(record: Recorded, ladder: Sequence[str] = LADDER) -> dict[str, Lab
     return {tier: labels[tier] for tier in ladder if tier in labels and tier not in only_failed}
 
 
-def _from_verdicts(record: Recorded, ladder: Sequence[str]) -> dict[str, Label]:
+def _from_verdicts(record: Recorded, _ladder: Sequence[str]) -> dict[str, Label]:
     outcome = record.outcome
     labels: dict[str, Label] = {}
     for tier, (_, attempt) in _last_replies(outcome).items():

@@ -102,7 +102,7 @@ def evaluate(
     held_out: Dataset,
     *,
     seed: int,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Everything measured, each policy on the same held-out requests; a tier that never replied is left out."""
     rows, ladder, means = held_out.rows, held_out.ladder, Means(held_in.rows)

@@ -52,15 +52,15 @@ class Constant:
 
     tier: str
 
-    def plan(self, row: Row) -> Plan:
+    def plan(self, row: Row) -> Plan:  # noqa: ARG002 - the protocol's
         """The tier, whatever the request."""
         return Plan("only", (self.tier,))
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
+    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:  # noqa: ARG002 - the protocol's
         """Keep it."""
         return cascade.Keep(passed[-1].tier, 0.0)
 
-    def probabilities(self, row: Row) -> Mapping[str, float]:
+    def probabilities(self, row: Row) -> Mapping[str, float]:  # noqa: ARG002 - the protocol's
         """None."""
         return {}
 

@@ -11,6 +11,8 @@ It is refused
   better in quality by more than one; or neither cheaper nor better;
 - when a tier's share of good labels has moved by more than 15 points and three standard errors since
   the champion was trained: somebody should look at the feedback first.
+
+A difference in quality below a quarter of a point counts as none, however exactly it is known.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from training.results import Data, Difference, Evaluation, Kind, PolicyResult
 
 MIN_LABELLED = 500
 MAX_LABEL_DRIFT = 0.15
+NEGLIGIBLE = 0.0025
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def _against_constants(
         return
     best = max(constants, key=lambda each: each.quality.value)
     floor = target * best.quality.value
-    slack = _sigma(versus[best.name].quality.sigma)
+    slack = max(_sigma(versus[best.name].quality.sigma), NEGLIGIBLE)
     if challenger.quality.value < floor - slack:
         reasons.append(
             f"quality {challenger.quality.value:.1%} misses the target of {floor:.1%} "
@@ -114,10 +117,11 @@ def _against_constants(
 def _against_incumbent(incumbent: PolicyResult, difference: Difference, reasons: list[str], praise: list[str]) -> None:
     name = "the champion" if incumbent.kind == "champion" else "what was served"
     quality, cost = difference.quality, difference.cost_usd
-    better = quality.value > _sigma(quality.sigma) and quality.value > 0
-    if quality.value < -_sigma(quality.sigma):
+    slack = max(_sigma(quality.sigma), NEGLIGIBLE)
+    better = quality.value > slack
+    if quality.value < -slack:
         reasons.append(
-            f"worse than {name}: quality {quality.value:+.1%} is more than one standard error ({quality.sigma:.1%}) below"
+            f"worse than {name}: quality {quality.value:+.1%} is more than one standard error ({slack:.1%}) below"
         )
     elif better:
         praise.append(f"better than {name}: quality {quality.value:+.1%}")

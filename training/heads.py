@@ -139,6 +139,7 @@ def head_logits(
 
 
 def check_enough(data: TrainingSet) -> None:
+    """TooLittleData unless every tier has enough examples of either kind."""
     for tier in data.tiers:
         labels = data.labels[tier]
         good, bad = int((labels == 1).sum()), int((labels == 0).sum())
@@ -149,6 +150,7 @@ def check_enough(data: TrainingSet) -> None:
 
 
 def fit_heads(data: TrainingSet) -> HeadFit:
+    """Fit all heads on all rows that have a label."""
     known = {source: np.flatnonzero(~np.isnan(data.labels[source])) for source in data.sources}
     stacked = np.vstack(
         [np.hstack([data.requests.dense[rows], data.replies[source].dense[rows]]) for source, rows in known.items()]

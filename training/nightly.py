@@ -7,7 +7,6 @@ kill at any point (the registry's `current` is the old version or the new one).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -52,6 +51,10 @@ class Silent:
         """Nothing."""
 
 
+class CannotFit(Exception):  # noqa: N818 - says what it is
+    """These data make no model; the message says why. The night ends refused."""
+
+
 class Learner(Protocol):
     """Makes models and reads them back. `recipe` names everything but data and seed that shapes a model."""
 
@@ -67,11 +70,12 @@ class Learner(Protocol):
         version: str,
         seed: int,
         target: float,
+        now_s: float,
         progress: Callable[[str], None],
     ) -> Policy:
-        """Fit, write a complete model into the empty `directory`, and give it as loaded from there."""
+        """Fit, write a complete model into the empty `directory`, and give it as read from there. CannotFit."""
 
-    def load(self, directory: Path) -> Policy | None:
+    def load(self, directory: Path, data: Dataset) -> Policy | None:
         """The model of a directory; None when it cannot be used any more (another features version, say)."""
 
     def thresholds(self, policy: Policy) -> Mapping[str, float]:
@@ -109,9 +113,12 @@ def run_night(
         else:
             verdict = enough_data(night.data)
             if isinstance(verdict, Passed):
-                challenger, champion = _fit(registry, learner, held_in, night, staging / "model", tell)
-                night = _evaluate(learner, challenger, champion, held_in, held_out, night, tell)
-                verdict = _judge(registry, night, tell)
+                try:
+                    challenger, champion = _fit(registry, learner, held_in, night, staging / "model", tell)
+                    night = _evaluate(learner, challenger, champion, held_in, held_out, night, tell)
+                    verdict = _judge(registry, night, tell)
+                except CannotFit as reason:
+                    verdict = Refused((str(reason),))
             night = _publish(registry, staging / "model", night, verdict, now_s, tell)
         _report(night, registry.root / "last_night.json", report, tell)
         return night
@@ -175,10 +182,16 @@ def _fit(
     tell.step("fit")
     directory.mkdir()
     challenger = learner.fit(
-        held_in, directory, version=night.version, seed=night.seed, target=night.target, progress=tell.step
+        held_in,
+        directory,
+        version=night.version,
+        seed=night.seed,
+        target=night.target,
+        now_s=night.started_at_s,
+        progress=tell.step,
     )
     tell.step("load the champion")
-    champion = learner.load(registry.path(night.champion)) if night.champion else None
+    champion = learner.load(registry.path(night.champion), held_in) if night.champion else None
     return challenger, champion
 
 
@@ -258,6 +271,6 @@ def _report(night: Night, saved: Path, report: Path | None, tell: Progress) -> N
     tell.step("report")
     fresh = saved.with_name(f".{saved.name}.new")
     fresh.write_bytes(_NIGHT.dump_json(night, indent=1))
-    os.replace(fresh, saved)
+    fresh.replace(saved)
     if report is not None:
         write_report(night, report)

@@ -40,7 +40,7 @@ _STYLE: dict[Kind, tuple[str, str]] = {  # colour, marker
 }
 _TOP = 1.03  # where the stretched quality axis would reach infinity
 _QUALITY_TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
@@ -76,7 +76,7 @@ def frontier(evaluation: Evaluation, target: float) -> str:
         if constants:
             floor = target * max(constants)
             axes.axhline(floor, color=_MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
-            at_left = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+            at_left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "bottom"}
             axes.text(0.005, floor, f"target {floor:.1%}", color=_MUTED, fontsize=11, **at_left)
         _labels(canvas, axes, shown)
         return _svg(canvas, "frontier")

@@ -39,15 +39,15 @@ class RegistryError(Exception):
     """The registry cannot do it; the message says what is wrong and where."""
 
 
-class LockHeld(RegistryError):
+class LockHeld(RegistryError):  # noqa: N818 - says what it is
     """Another process is at it."""
 
 
-class NoPrevious(RegistryError):
+class NoPrevious(RegistryError):  # noqa: N818 - says what it is
     """There is no earlier version to roll back to."""
 
 
-class CurrentChanged(RegistryError):
+class CurrentChanged(RegistryError):  # noqa: N818 - says what it is
     """`current` is not what it was when the model was judged against it."""
 
 
@@ -76,7 +76,7 @@ class Event:
 class Registry:
     """One folder of models. Reading needs no lock. `step` is told each thing done on disk, before it is done."""
 
-    def __init__(self, root: Path, *, keep: int = 10, step: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, root: Path, *, keep: int = 10, step: Callable[[str], None] = lambda _: None) -> None:
         if keep < 2:
             raise ValueError("keep must be at least 2: the current version and the one to roll back to")
         self.root = root
@@ -181,7 +181,7 @@ class Registry:
                 )
             if not _real(target):
                 self._step("publish: rename")
-                os.rename(built, target)
+                built.rename(target)
                 _flush(versions)
             lineage = self.lineage()
             self._switch((entry.version, *(name for name in lineage if name != entry.version))[: self._keep])
@@ -204,7 +204,7 @@ class Registry:
         fresh = self.root / "current.new"
         _write(fresh, "".join(f"{name}\n" for name in lineage))
         self._step("switch: rename")
-        os.rename(fresh, self.root / "current")
+        fresh.rename(self.root / "current")
         _flush(self.root)
         self._step("switch: done")
 
@@ -226,7 +226,7 @@ class Registry:
                 self._step("prune: rename")
                 doomed = self.root / "staging" / f"pruned-{entry.version}"
                 doomed.parent.mkdir(exist_ok=True)
-                os.rename(self.path(entry.version), doomed)
+                self.path(entry.version).rename(doomed)
                 self._step("prune: delete")
                 shutil.rmtree(doomed)
                 self._record(Event(now_s, "pruned", entry.version))
@@ -278,7 +278,7 @@ def _read_text(path: Path, limit: int) -> str:
         return ""
     except OSError as error:
         raise RegistryError(f"{path} cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise RegistryError(f"{path} is larger than {limit} bytes")
@@ -287,7 +287,7 @@ def _read_text(path: Path, limit: int) -> str:
 
 def _write(path: Path, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o644), "wb") as file:
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -6,7 +6,6 @@ Everything shown comes from a `Night`; every string in it is escaped by the temp
 from __future__ import annotations
 
 import math
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def write_report(night: Night, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(render(night), encoding="utf-8")
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def headline(night: Night) -> str:
@@ -75,7 +74,8 @@ def _gain(evaluation: Evaluation | None) -> str:
     low, high = -cost.high / best.cost_usd.value, -cost.low / best.cost_usd.value
     return (
         f": {-cost.value / best.cost_usd.value:.0%} [{low:.0%}, {high:.0%}] cheaper than {best.name}, the best "
-        f"constant tier, with {100 * quality.value:+.1f} [{100 * quality.low:+.1f}, {100 * quality.high:+.1f}] points of quality"
+        f"constant tier, with {100 * quality.value:+.1f} [{100 * quality.low:+.1f}, {100 * quality.high:+.1f}] "
+        "points of quality"
     )
 
 

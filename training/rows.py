@@ -32,8 +32,9 @@ class Step:
     """What one tier gave in one request: its last reply, judged.
 
     `rejected` is empty for an accepted reply, else `free`, `paid` or `learned` by the check that
-    rejected it; the learned one comes last, so what it rejected had passed the others. `ends` marks a rejection after which the chain hands the reply back. `cost_usd` holds
-    all attempts at the tier, wasted ones too, without `check_cost_usd`.
+    rejected it; the learned one comes last, so what it rejected had passed the others. `ends` marks a
+    rejection after which the chain hands the reply back. `cost_usd` holds all attempts at the tier,
+    wasted ones too, without `check_cost_usd`.
     """
 
     tier: str

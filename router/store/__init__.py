@@ -23,7 +23,7 @@ class StoreError(Exception):
         self.detail = detail
 
 
-class Unstorable(StoreError):
+class Unstorable(StoreError):  # noqa: N818 - it says what the values are
     """One of these values can never be stored, however often it is tried. Nothing was written."""
 
 
@@ -109,6 +109,9 @@ class Store(Protocol):
         short transactions. Raises StoreError with code `retention_incomplete` when the text is deleted
         but a reader still keeps traces of it in the store's files: the next call removes them.
         """
+
+    def upkeep(self) -> None:
+        """Do, beside the writes, what one of them would have to stop for otherwise; the recorder calls it."""
 
     def ping(self) -> None:
         """Cheap proof that a write would work."""

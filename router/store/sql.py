@@ -31,6 +31,9 @@ class Backend(Protocol):
     def open_engine(self, url: URL) -> Engine:
         """An engine whose transactions with the option `writes` wait for their turn to write."""
 
+    def upkeep(self, engine: Engine) -> None:
+        """Do beside the writes what one of them would have to stop for otherwise."""
+
     def scrub(self, engine: Engine) -> None:
         """Remove what deleted rows left behind in the database's files."""
 
@@ -192,6 +195,11 @@ class SqlStore:
             deleted += count
             if count < DELETE_CHUNK:
                 return deleted
+
+    def upkeep(self) -> None:
+        """Move the log into the database beside the writes. Raises StoreError."""
+        with self._errors():
+            self._backend.upkeep(self._engine)
 
     def ping(self) -> None:
         """A committed write that changes nothing. Raises StoreError."""

@@ -19,6 +19,7 @@ from router.store import StoreError
 
 BUSY_TIMEOUT_MS = 2_000  # how long a writer waits for another process's transaction
 SCRUB_TIMEOUT_MS = 100  # how long writers may wait behind a checkpoint that waits for readers
+LOG_PAGES = 8_192  # 32 MB: the write-ahead log's usual greatest length
 _PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "journal_mode=WAL",
@@ -26,7 +27,9 @@ _PRAGMAS = (
     "foreign_keys=ON",
     "secure_delete=ON",  # deleted text is overwritten, not merely unlinked
     "temp_store=MEMORY",  # no copies of rows in temporary files
-    "journal_size_limit=67108864",
+    # `upkeep` moves the log into the database; a commit does it only, and stops for the disk, beyond this.
+    f"wal_autocheckpoint={LOG_PAGES}",
+    f"journal_size_limit={LOG_PAGES * 4096}",
 )
 
 
@@ -75,16 +78,24 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def upkeep(engine: Engine) -> None:
+    """Move what is committed from the write-ahead log into the database; holds up neither readers nor writers."""
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+    finally:
+        raw.close()
+
+
 def scrub(engine: Engine) -> None:
     """Move everything out of the write-ahead log and empty it, so that deleted text is nowhere.
 
     Raises StoreError with code `retention_incomplete` while a reader holds an older state.
     """
+    upkeep(engine)  # most of the work without holding up anybody, then the rest under the lock
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
-        # Most of the work without holding up anybody, then the rest under the lock.
-        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
         cursor.execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MS}")
         try:
             (busy, *_rest) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (1,)
@@ -104,4 +115,4 @@ def error_code(error: BaseException | None) -> str:
 
 DriverError = sqlite3.Error
 
-__all__ = ["DriverError", "error_code", "insert", "open_engine", "scrub"]
+__all__ = ["DriverError", "error_code", "insert", "open_engine", "scrub", "upkeep"]

@@ -58,6 +58,9 @@ class Metrics:
         self._feedback = made.counter(
             "tierwise.feedback", "{report}", "Callers' judgements of replies", ("workload", "quality")
         )
+        self._make_histograms(made)
+
+    def _make_histograms(self, made: Instruments) -> None:
         self._duration = made.histogram(
             "tierwise.request.duration", "s", "From request to outcome", ("workload",), semconv.GEN_AI_SECONDS
         )

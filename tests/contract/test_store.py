@@ -240,6 +240,13 @@ def test_retained_text_goes_at_its_workloads_age(store: Store, monkeypatch: pyte
     assert len(stored(store)) == 8  # the outcomes themselves stay
 
 
+def test_upkeep_changes_nothing_that_is_read(store: Store) -> None:
+    store.upkeep()
+    store.write([make.outcome(1)])
+    store.upkeep()
+    assert len(stored(store)) == 1
+
+
 def test_ping_and_close(store: Store) -> None:
     store.ping()
     store.close()

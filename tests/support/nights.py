@@ -19,7 +19,7 @@ import numpy as np
 from fallback import cascade
 from fallback.types import Accept, Attempt, CheckReport, Message, Purpose, Reject, Reply, Request, TextBlock
 from router.features import FEATURES_VERSION, request_features
-from router.outcome import Decision, Feedback, Mode, Outcome
+from router.outcome import Decision, Feedback, Mode
 from router.reply_features import reply_features
 from router.store import Recorded
 from tests.support import outcomes as make
@@ -61,7 +61,7 @@ class World:
         others = [tier for tier in TIERS if tier != self.start]
         propensities = {self.start: 1 - self.explore, **{tier: self.explore / len(others) for tier in others}}
         start = str(rng.choice(TIERS, p=[propensities[tier] for tier in TIERS]))
-        level = int(10 * difficulty)
+        about = workload, int(10 * difficulty), str(rng.choice(FILLERS))
         attempts: list[Attempt] = []
         for tier in TIERS[TIERS.index(start) :]:
             rejected = not truth[tier] and rng.random() < self.caught
@@ -73,38 +73,43 @@ class World:
             make.outcome(n, workload=workload, attempts=attempts, received_at_s=START_S + 10.0 * n),
             decision=Decision(Mode.CHAIN, TIERS[TIERS.index(start) :], "static_plan", propensities=propensities),
             features_version=FEATURES_VERSION,
-            request_features=_encoded_request(workload, level),
-            reply_features=tuple(_encoded_reply(workload, level, not attempt.accepted) for attempt in attempts),
+            request_features=_encoded_request(*about),
+            reply_features=tuple(_encoded_reply(*about, rejected=not attempt.accepted) for attempt in attempts),
             labels=self.labels,
         )
         told = rng.random() < self.feedback
         return Recorded(outcome, Feedback(outcome.request_id, truth[last.tier]) if told else None)
 
 
-def asked(workload: str, level: int) -> Request:
-    """A request that says how hard it is, in tenths."""
-    words = [f"level{level}"] * 3 + [f"about-{workload}", "please", "answer"]
+LEVELS = ("easy", "plain", "fair", "tricky", "thorny", "knotty", "gnarly", "brutal", "vicious", "deadly", "mortal")
+FILLERS = ("kindly", "please", "now", "soon", "today", "briefly", "well", "once")
+
+
+def asked(workload: str, level: int, filler: str = "please") -> Request:
+    """A request that says how hard it is, in tenths, in words: numbers are masked in features."""
+    words = [LEVELS[level]] * 3
+    words += [workload, filler, "answer"]
     return Request(workload, (Message("user", (TextBlock(" ".join(words)),)),), 100, 100)
 
 
 def _attempt(tier: str, *, rejected: bool, first: bool) -> Attempt:
     purpose = Purpose.FIRST if first else Purpose.ESCALATION
-    made = make.attempt(tier, result=_reply(rejected), purpose=purpose, cost_usd=COST_USD[tier])
+    made = make.attempt(tier, result=_reply(rejected=rejected), purpose=purpose, cost_usd=COST_USD[tier])
     return replace(made, checks=(CheckReport("verifier", "1", Reject("wrong") if rejected else Accept()),))
 
 
-def _reply(rejected: bool) -> Reply:
+def _reply(*, rejected: bool) -> Reply:
     return make.reply(text="no idea, sorry" if rejected else "the answer is 42")
 
 
 @cache
-def _encoded_request(workload: str, level: int) -> bytes:
-    return request_features(asked(workload, level)).to_bytes()
+def _encoded_request(workload: str, level: int, filler: str) -> bytes:
+    return request_features(asked(workload, level, filler)).to_bytes()
 
 
 @cache
-def _encoded_reply(workload: str, level: int, rejected: bool) -> bytes:
-    return reply_features(asked(workload, level), _reply(rejected)).to_bytes()
+def _encoded_reply(workload: str, level: int, filler: str, *, rejected: bool) -> bytes:
+    return reply_features(asked(workload, level, filler), _reply(rejected=rejected)).to_bytes()
 
 
 # --- a store and learners that need no machine learning --------------------------------------
@@ -177,6 +182,7 @@ class FixedLearner:
         version: str,
         seed: int,
         target: float,
+        now_s: float,
         progress: Callable[[str], None],
     ) -> ByWorkload:
         self.fits += 1
@@ -185,7 +191,7 @@ class FixedLearner:
         (directory / "manifest.json").write_text(json.dumps({"version": version, "policy": self.name}))
         return POLICIES[self.name]
 
-    def load(self, directory: Path) -> ByWorkload | None:
+    def load(self, directory: Path, data: Dataset) -> ByWorkload | None:
         return POLICIES[json.loads((directory / "manifest.json").read_text())["policy"]]
 
     def thresholds(self, policy: ByWorkload) -> Mapping[str, float]:

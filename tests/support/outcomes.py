@@ -100,7 +100,7 @@ def outcome(
     retained: RetainedText | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """The n-th outcome: one accepted haiku reply, unless told otherwise. What is not given follows from the attempts."""
+    """The n-th outcome: one accepted haiku reply, unless told otherwise; what is not given follows from that."""
     made = (attempt(),) if attempts is None else tuple(attempts)
     replied = [a for a in made if isinstance(a.result, Reply)]
     start = made[0].tier if made else "haiku"

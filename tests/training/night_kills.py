@@ -13,7 +13,7 @@ from training.nightly import NightSettings, Silent, run_night
 from training.registry import Registry
 from training.results import Night
 
-RECORDS = World(feedback=1.0, start="sonnet").log(1000, seed=5)
+RECORDS = World(feedback=1.0, caught=1.0, start="sonnet").log(1000, seed=5)
 FIRST, SECOND = 900, 1000  # requests of the two nights
 
 

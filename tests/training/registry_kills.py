@@ -30,23 +30,32 @@ def prepared(root: Path) -> Registry:
 
 
 def sweep(work: Callable[[Registry], None], before: str, after: str) -> int:
-    """How many points were killed at. `current` must be one of the two, whole, and a second try must finish."""
+    """How many points were killed at: all of them, until the work gets through."""
     points = 0
-    while True:
-        with tempfile.TemporaryDirectory() as folder:
-            registry = prepared(Path(folder))
-            ended = in_child(lambda: (die_at_change(points + 1, folder), work(registry))[1])
-            assert ended in (0, 9), ended
-            check(registry, (before, after))
-            if ended == 0:
-                assert registry.current() == after
-                return points
-            if registry.current() == before:
-                assert in_child(lambda: work(registry)) == 0
-            check(registry, (after,))
-            publish(registry, "v9")
-            check(registry, ("v9",))
+    while killed_at(points + 1, work, before, after):
         points += 1
+    return points
+
+
+def killed_at(k: int, work: Callable[[Registry], None], before: str, after: str) -> bool:
+    """Whether there is a k-th change to die at. `current` must be whole, and a second try must finish."""
+    with tempfile.TemporaryDirectory() as folder:
+        registry = prepared(Path(folder))
+
+        def doomed() -> None:
+            die_at_change(k, folder)
+            work(registry)
+
+        ended = in_child(doomed)
+        assert ended in (0, 9), ended
+        check(registry, (before, after))
+        if registry.current() == before:
+            assert ended == 9
+            assert in_child(lambda: work(registry)) == 0
+        check(registry, (after,))
+        publish(registry, "v9")
+        check(registry, ("v9",))
+        return ended == 9
 
 
 def check(registry: Registry, allowed: tuple[str, ...]) -> None:

@@ -27,8 +27,8 @@ def record(*attempts: Attempt, feedback: Feedback | None = None, **fields: objec
     return Recorded(replace(make.outcome(attempts=attempts), **fields), feedback)
 
 
-def told(good: bool, sufficient_tier: str = "") -> Feedback:
-    return Feedback(make.request_id(1), good, sufficient_tier)
+def told(*, good: bool, enough: str = "") -> Feedback:
+    return Feedback(make.request_id(1), good, enough)
 
 
 # --- verdicts --------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_a_failure_has_no_label(failure: Failure) -> None:
     failed_over = record(
         make.attempt("haiku", result=failure),
         make.attempt("sonnet", purpose=Purpose.FAILOVER),
-        feedback=told(True, "haiku"),
+        feedback=told(good=True, enough="haiku"),
     )
     assert labels_of(failed_over) == {"sonnet": GOOD_BY_CALLER}
 
@@ -88,19 +88,19 @@ def test_a_failure_has_no_label(failure: Failure) -> None:
 
 
 def test_feedback_beats_the_verdict_on_the_tier_whose_reply_the_caller_saw() -> None:
-    assert labels_of(record(*make.escalated_attempts(), feedback=told(False))) == {
+    assert labels_of(record(*make.escalated_attempts(), feedback=told(good=False))) == {
         "haiku": BAD_BY_CHECK,
         "sonnet": BAD_BY_CALLER,
     }
 
 
 def test_a_sufficient_tier_is_good_and_the_cheaper_ones_are_bad() -> None:
-    assert labels_of(record(make.attempt("haiku"), feedback=told(False, "opus"))) == {
+    assert labels_of(record(make.attempt("haiku"), feedback=told(good=False, enough="opus"))) == {
         "haiku": BAD_BY_CALLER,
         "sonnet": BAD_BY_CALLER,
         "opus": GOOD_BY_CALLER,
     }
-    assert labels_of(record(make.attempt("opus"), feedback=told(True, "sonnet"))) == {
+    assert labels_of(record(make.attempt("opus"), feedback=told(good=True, enough="sonnet"))) == {
         "haiku": BAD_BY_CALLER,
         "sonnet": GOOD_BY_CALLER,
         "opus": GOOD_BY_CALLER,
@@ -108,18 +108,18 @@ def test_a_sufficient_tier_is_good_and_the_cheaper_ones_are_bad() -> None:
 
 
 def test_where_feedback_contradicts_itself_the_judgement_of_the_reply_stands() -> None:
-    assert labels_of(record(make.attempt("haiku"), feedback=told(True, "sonnet"))) == {
+    assert labels_of(record(make.attempt("haiku"), feedback=told(good=True, enough="sonnet"))) == {
         "haiku": GOOD_BY_CALLER,
         "sonnet": GOOD_BY_CALLER,
     }
 
 
 def test_an_unknown_sufficient_tier_is_ignored() -> None:
-    assert labels_of(record(make.attempt(), feedback=told(True, "gigantic"))) == {"haiku": GOOD_BY_CALLER}
+    assert labels_of(record(make.attempt(), feedback=told(good=True, enough="gigantic"))) == {"haiku": GOOD_BY_CALLER}
 
 
 def test_feedback_without_a_reply_labels_nothing() -> None:
-    assert labels_of(record(make.attempt(result=TimedOut()), feedback=told(True, "opus"))) == {}
+    assert labels_of(record(make.attempt(result=TimedOut()), feedback=told(good=True, enough="opus"))) == {}
 
 
 @given(make.outcomes(), st.none() | make.feedbacks)
@@ -200,7 +200,7 @@ def test_who_rejected_is_kept(check: str, cost_usd: float, by: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "simulated"), [("true", True), ("1", True), ("false", False), ("", False)])
-def test_simulated_outcomes_are_known_as_such(value: str, simulated: bool) -> None:
+def test_simulated_outcomes_are_known_as_such(value: str, *, simulated: bool) -> None:
     assert read_dataset(World(labels={"simulated": value}).log(3)).simulated is simulated
 
 
@@ -248,14 +248,14 @@ def _data(n: int) -> Dataset:
 
 
 def test_weights_are_source_times_clipped_inverse_propensity() -> None:
-    def one(n: int, propensity: float, feedback: bool) -> Recorded:
+    def one(n: int, propensity: float, *, feedback: bool) -> Recorded:
         [pattern] = World(explore=0.0, feedback=0.0, start="opus").log(1, first=n)
         decision = Decision(Mode.CHAIN, ("opus",), "x", propensities={"opus": propensity})
         outcome = replace(pattern.outcome, decision=decision, workload=f"w{n}")
         return Recorded(outcome, Feedback(outcome.request_id, good=True) if feedback else None)
 
     cases = [(1.0, True), (1.0, False), (0.25, True), (0.001, True), (math.nan, True), (-3.0, True), (0.0, True)]
-    data = read_dataset([one(i, p, f) for i, (p, f) in enumerate(cases, start=1)])
+    data = read_dataset([one(i, p, feedback=f) for i, (p, f) in enumerate(cases, start=1)])
     alone = [Dataset((row,)).examples("opus").weight[0] for row in data.rows]
     assert alone == [1.0, 0.5, 4.0, MAX_INVERSE_PROPENSITY, 1.0, 1.0, 1.0]
 

@@ -186,9 +186,7 @@ def test_estimates_of_shares_stay_shares_and_a_perfect_guess_is_kept(
     zero, ones = np.zeros(len(logged)), np.ones(len(logged))
     plain = Terms(zero, zero, weight, weight, weight * seen, zero, weight, zero, zero)
     assert 0.0 <= point(plain).quality_ips[0] <= 1.0 + 1e-12
-    sure = Terms(
-        constant * ones, ones, weight, weight, weight * constant, weight * constant, weight, weight, zero
-    )
+    sure = Terms(constant * ones, ones, weight, weight, weight * constant, weight * constant, weight, weight, zero)
     assert point(sure).quality[0] == pytest.approx(constant)
 
 

@@ -88,7 +88,7 @@ def test_a_better_model_passes_and_the_praise_says_than_what() -> None:
 
 
 @pytest.mark.parametrize(("labelled", "passes"), [(499, False), (500, True)])
-def test_five_hundred_labelled_held_in_requests_are_needed(labelled: int, passes: bool) -> None:
+def test_five_hundred_labelled_held_in_requests_are_needed(labelled: int, *, passes: bool) -> None:
     verdict = enough_data(replace(DATA, held_in_labelled=labelled))
     assert isinstance(verdict, Passed) is passes
     if not passes:
@@ -122,7 +122,7 @@ def test_a_cheaper_constant_tier_that_misses_the_target_does_not_matter() -> Non
 
 
 @pytest.mark.parametrize(("quality", "passes"), [(0.951, True), (0.949, False)])
-def test_quality_may_miss_the_target_by_one_standard_error(quality: float, passes: bool) -> None:
+def test_quality_may_miss_the_target_by_one_standard_error(quality: float, *, passes: bool) -> None:
     # Target 0.97 · 0.99 = 0.9603, standard error 0.01.
     verdict = judge(evaluation(challenger=(quality, 3.0), champion=(0.95, 4.0)), DATA, target=0.99)
     assert isinstance(verdict, Passed) is passes
@@ -141,7 +141,7 @@ def test_without_constant_tiers_there_is_nothing_to_show_it_against() -> None:
 
 @pytest.mark.parametrize(("champion", "passes"), [((0.969, 4.0), True), ((0.971, 4.0), False)])
 def test_worse_than_the_champion_by_more_than_one_standard_error_is_refused(
-    champion: tuple[float, float], passes: bool
+    champion: tuple[float, float], *, passes: bool
 ) -> None:
     verdict = judge(evaluation(champion=champion), DATA, target=0.99)
     assert isinstance(verdict, Passed) is passes
@@ -173,7 +173,7 @@ def test_before_the_first_model_what_was_served_is_the_incumbent() -> None:
 
 
 @pytest.mark.parametrize(("before", "passes"), [(0.60, True), (0.90, False), (0.20, False)])
-def test_a_jump_in_the_share_of_good_labels_asks_for_a_look(before: float, passes: bool) -> None:
+def test_a_jump_in_the_share_of_good_labels_asks_for_a_look(before: float, *, passes: bool) -> None:
     verdict = judge(evaluation(), DATA, target=0.99, champion_good_share={"haiku": before, "gone": 0.1})
     assert isinstance(verdict, Passed) is passes
     if not passes:
@@ -203,9 +203,7 @@ def test_what_passes_is_never_worse_than_a_constant_tier_or_the_champion(
     opus: tuple[float, float],
     target: float,
 ) -> None:
-    verdict = judge(
-        evaluation(challenger, champion, sonnet=sonnet, opus=opus), DATA, target=target
-    )
+    verdict = judge(evaluation(challenger, champion, sonnet=sonnet, opus=opus), DATA, target=target)
     assert verdict.reasons
     if isinstance(verdict, Passed):
         floor = target * max(sonnet[0], opus[0], 0.60)

@@ -10,13 +10,14 @@ import pytest
 
 from router.store import Recorded, StoreError
 from tests.support.nights import START_S, FixedLearner, Log, World
-from training.nightly import NIGHT_FILE, NightSettings, load_night, run_night
+from training.dataset import Dataset
+from training.nightly import NIGHT_FILE, CannotFit, NightSettings, load_night, run_night
 from training.registry import LockHeld, Registry
 from training.results import Night
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_S = START_S + 86_400.0
-RECORDS = World(feedback=1.0, start="sonnet").log(2000, seed=5)
+RECORDS = World(feedback=1.0, caught=1.0, start="sonnet").log(2000, seed=5)
 
 
 def night(root: Path, records: list[Recorded] = RECORDS, learner: FixedLearner | None = None, **settings: int) -> Night:
@@ -89,14 +90,24 @@ def test_too_little_data_is_refused_before_anything_is_fitted(tmp_path: Path, n:
 
 
 def test_one_class_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
-    good = [
-        one for one in World(feedback=0.0).log(3000) if one.outcome.accepted and len(one.outcome.attempts) == 1
-    ]
+    good = [one for one in World(feedback=0.0).log(3000) if one.outcome.accepted and len(one.outcome.attempts) == 1]
     learner = FixedLearner()
     refused = night(tmp_path, good, learner)
     assert (learner.fits, refused.reasons) == (
         0,
         ("one class: every label is good, so there is nothing to tell apart",),
+    )
+
+
+def test_data_that_make_no_model_are_refused_with_the_reason(tmp_path: Path) -> None:
+    def unable() -> None:
+        raise CannotFit("too little data for opus: 40 good and 0 bad examples")
+
+    refused = night(tmp_path, learner=FixedLearner(during=unable))
+    assert (refused.result, refused.reasons, refused.evaluation) == (
+        "refused",
+        ("too little data for opus: 40 good and 0 bad examples",),
+        None,
     )
 
 
@@ -114,7 +125,9 @@ def test_a_second_night_stops_at_the_lock_and_leaves_the_first_alone(tmp_path: P
 
 
 def test_a_rollback_during_the_night_wins(tmp_path: Path) -> None:
-    versions = [night(tmp_path, RECORDS[:n], FixedLearner(name)).version for n, name in ((1800, "careful"), (1900, "middle"))]
+    versions = [
+        night(tmp_path, RECORDS[:n], FixedLearner(name)).version for n, name in ((1800, "careful"), (1900, "middle"))
+    ]
     registry = Registry(tmp_path)
     during = FixedLearner("good", during=lambda: registry.rollback(now_s=NOW_S) and None)
     refused = night(tmp_path, RECORDS, during)
@@ -137,7 +150,7 @@ def test_a_night_that_breaks_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_champion_that_cannot_be_loaded_is_replaced_by_what_was_served(tmp_path: Path) -> None:
     class Forgetful(FixedLearner):
-        def load(self, directory: Path) -> None:
+        def load(self, directory: Path, data: Dataset) -> None:
             return None
 
     first = night(tmp_path, RECORDS[:1900], FixedLearner("careful"))
@@ -163,7 +176,7 @@ def test_a_store_that_fails_ends_the_night(tmp_path: Path) -> None:
 
 def test_killed_as_any_step_begins_current_is_the_old_version_or_the_new_one() -> None:
     driver = [sys.executable, "-m", "tests.training.night_kills"]
-    done = subprocess.run(driver, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(driver, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     steps = done.stdout.splitlines()
     assert {"read outcomes", "fit", "gate", "publish", "switch: rename", "switch: done", "report"} <= set(steps)

@@ -88,9 +88,7 @@ def test_a_model_is_not_published_over_a_rollback_that_came_between(tmp_path: Pa
         registry.rollback(now_s=2.0)  # the night's lock does not keep it waiting
         (staging / "model").mkdir()
         with pytest.raises(CurrentChanged, match="current is v1, not v2"):
-            registry.publish(
-                staging / "model", Entry("v3", 0, 0.0, "v2", "f"), expected=judged_against, now_s=3.0
-            )
+            registry.publish(staging / "model", Entry("v3", 0, 0.0, "v2", "f"), expected=judged_against, now_s=3.0)
     assert registry.current() == "v1"
     assert [entry.version for entry in registry.versions()] == ["v1", "v2"]
 
@@ -219,7 +217,7 @@ def test_a_model_that_contains_a_link_is_not_published(tmp_path: Path) -> None:
 
 def test_killed_before_any_change_on_disk_current_is_the_old_version_or_the_new_one() -> None:
     driver = [sys.executable, "-m", "tests.training.registry_kills"]
-    done = subprocess.run(driver, cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(driver, cwd=REPOSITORY, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
     published, rolled_back = map(int, done.stdout.split())
     assert published >= 15

@@ -20,7 +20,7 @@ EVIL = '<script>alert("x")</script>$x$&"\''
 def published(tmp_path_factory: pytest.TempPathFactory) -> Night:
     root = tmp_path_factory.mktemp("models")
     for records, learner in ((1900, "careful"), (2000, "good")):
-        log = Log(World(feedback=1.0, start="sonnet", labels={"simulated": "true"}).log(records, seed=5))
+        log = Log(World(feedback=1.0, caught=1.0, start="sonnet", labels={"simulated": "true"}).log(records, seed=5))
         night = run_night(log, Registry(root), FixedLearner(learner), NightSettings(), now_s=START_S + 86_400)
     assert night.result == "published"
     return night
@@ -95,9 +95,7 @@ def test_whatever_a_name_says_it_stays_text(published: Night) -> None:
             results=tuple(replace(each, name=EVIL, mix={EVIL: 1.0}) for each in published.evaluation.results),
             differences=tuple(replace(each, versus=EVIL) for each in published.evaluation.differences),
             calibration=tuple(replace(each, tier=EVIL) for each in published.evaluation.calibration),
-            escalation=tuple(
-                replace(each, workload=EVIL, start=EVIL) for each in published.evaluation.escalation
-            ),
+            escalation=tuple(replace(each, workload=EVIL, start=EVIL) for each in published.evaluation.escalation),
             notes=(EVIL,),
         ),
     )
@@ -120,9 +118,7 @@ def test_the_same_night_gives_the_same_bytes(published: Night) -> None:
 
 @pytest.mark.parametrize("n", [0, 100])
 def test_a_night_without_enough_data_has_a_report_too(tmp_path: Path, n: int) -> None:
-    night = run_night(
-        Log(World().log(n)), Registry(tmp_path), FixedLearner(), NightSettings(), now_s=START_S + 86_400
-    )
+    night = run_night(Log(World().log(n)), Registry(tmp_path), FixedLearner(), NightSettings(), now_s=START_S + 86_400)
     text = Elements(render(night)).text
     assert headline(night).startswith("Refused, the static plans stay: too little data")
     assert headline(night) in text

@@ -177,7 +177,7 @@ WRONG: list[tuple[str, str]] = [
     ("[workloads.w]\nchecks = [{ check = 'labels', labels = ['a'], lables = ['b'] }]", "[0].lables"),
     ("[workloads.w]\nchecks = [{ check = 'regex', pattern = '[' }]", "workloads.w.checks: [0]"),
     ("[workloads.w]\nchecks = [{ check = 'regex', pattern = '(?=x)' }]", "look-around"),
-    ("[workloads.w]\nchecks = [{ check = 'regex', pattern = '(a)\\\\1' }]", "back-references"),
+    ("[workloads.w]\nchecks = [{ check = 'regex', pattern = '(a)\\1' }]", "back-references"),
     ("[workloads.w]\nchecks = [{ check = 'json_schema', schema = { type = 'nope' } }]", "workloads.w.checks: [0]"),
     ("[workloads.w]\nchecks = [{ check = 'json_schema', schema = { '$ref' = 'http://x/y' } }]", "[0]"),
     ("[workloads.w]\nchecks = [{ check = 'json_schema', schema = { const = 2026-01-01 } }]", "[0]"),

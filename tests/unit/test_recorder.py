@@ -56,6 +56,7 @@ class ScriptedStore:
         self.script = list(script)
         self.groups: list[list[str]] = []
         self.written: list[str] = []
+        self.upkeeps = 0
         self.poison: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
@@ -70,6 +71,10 @@ class ScriptedStore:
             raise Unstorable("value")
         self.written += ids
 
+    def upkeep(self) -> None:
+        self.upkeeps += 1
+        raise StoreError("busy")
+
     def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
         return FeedbackStatus.RECORDED
 
@@ -80,7 +85,7 @@ class ScriptedStore:
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop and the threads run until the condition holds."""
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another thread brings it about
             await asyncio.sleep(0)
 
 
@@ -163,6 +168,14 @@ async def test_what_queues_up_during_a_write_goes_together(recorder: Recorder, s
     assert counts(recorder) == (101, 0, 0, 0, 0)
 
 
+async def test_the_stores_upkeep_is_done_beside_the_writes(recorder: Recorder, store: ScriptedStore) -> None:
+    for first in range(1, 601, 50):
+        assert all(await asyncio.gather(*await start(recorder, *range(first, first + 50))))
+        await until(lambda: recorder._upkeep is None or recorder._upkeep.done())
+    assert store.upkeeps == 2
+    assert recorder.healthy  # that it failed is the store's affair
+
+
 async def test_a_linger_waits_for_company(store: ScriptedStore, clock: FakeClock) -> None:
     recorder = Recorder(store, clock, max_wait_s=1.0, linger_s=0.25)  # type: ignore[arg-type]
     first = await start(recorder, 1)
@@ -223,7 +236,6 @@ async def test_a_wait_that_was_long_over_does_not_count(
     for n in range(1, 4):
         assert await recorder.record(make.outcome(n)) is True
         clock.advance(0.75)
-    await until(lambda: recorder._expirer is not None and recorder._expirer.done() or clock.wakes)
     clock.advance(5.0)
     await until(lambda: not clock.wakes)
     assert recorder.healthy

@@ -1,0 +1,366 @@
+"""Every error of the API through the real SDK over real HTTP: the right Failure, from exactly one request."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from fallback import errors
+from fallback.errors import Failure
+from fallback.providers.anthropic_api import AnthropicProvider, make_client
+from fallback.providers.anthropic_errors import failure_in_body, retry_after_s
+from fallback.types import Message, StopReason, TextBlock, Usage
+from tests.support.fakes import FakeClock, reply, request, tier
+from tests.support.upstream import MESSAGE, Upstream, provider, send, upstream
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Upstream]:
+    async with upstream() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def road(server: Upstream, clock: FakeClock) -> AsyncIterator[AnthropicProvider]:
+    async with provider(server.url, clock) as made:
+        yield made
+
+
+def _error(kind: str, code: str | None = None) -> dict[str, Any]:
+    error: dict[str, Any] = {"type": kind, "message": "canary text of the upstream"}
+    if code is not None:
+        error["details"] = {"error_code": code}
+    return {"type": "error", "error": error}
+
+
+async def _failure(road: AnthropicProvider, server: Upstream) -> Failure:
+    """The Failure of one send, which made one HTTP request and carries nothing of anybody's text."""
+    with pytest.raises(Failure) as caught:
+        await send(road, request("canary prompt"))
+    failure = caught.value
+    assert len(server.seen) == 1
+    assert "canary" not in repr(vars(failure)) + str(failure) + repr(failure)
+    assert failure.__suppress_context__ or failure.__context__ is None
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (400, "invalid_request_error", errors.RequestRefused),
+        (401, "authentication_error", errors.CredentialsRefused),
+        (402, "billing_error", errors.SpendLimited),
+        (403, "permission_error", errors.CredentialsRefused),
+        (404, "not_found_error", errors.TierNotServed),
+        (405, "invalid_request_error", errors.RequestRefused),
+        (408, "timeout_error", errors.UpstreamError),
+        (409, "conflict_error", errors.UpstreamError),
+        (410, "gone", errors.RequestRefused),
+        (413, "request_too_large", errors.RequestRefused),
+        (418, "teapot", errors.RequestRefused),
+        (422, "invalid_request_error", errors.RequestRefused),
+        (429, "rate_limit_error", errors.RateLimited),
+        (431, "invalid_request_error", errors.RequestRefused),
+        (499, "client_closed_request", errors.RequestRefused),
+        (500, "api_error", errors.UpstreamError),
+        (501, "api_error", errors.UpstreamError),
+        (502, "api_error", errors.UpstreamError),
+        (503, "overloaded_error", errors.Overloaded),
+        (504, "timeout_error", errors.TimedOut),
+        (529, "overloaded_error", errors.Overloaded),
+        (599, "api_error", errors.UpstreamError),
+    ],
+)
+async def test_every_status(
+    server: Upstream, road: AnthropicProvider, status: int, kind: str, expected: type[Failure]
+) -> None:
+    server.says(status, _error(kind), request_id="req_7")
+    failure = await _failure(road, server)
+    assert type(failure) is expected
+    assert (failure.error_type, failure.http_status, failure.upstream_request_id) == (kind, status, "req_7")
+    assert failure.retry_after_s is None
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+@pytest.mark.parametrize(
+    "code",
+    ["enforced_spend_limit_reached", "contract_spend_limit_reached", "linked_organization_spend_limit_reached"],
+)
+async def test_a_spend_limit_is_no_rate_limit_whatever_status_it_comes_with(
+    server: Upstream, road: AnthropicProvider, status: int, code: str
+) -> None:
+    server.says(status, _error("rate_limit_error" if status == 429 else "invalid_request_error", code))
+    failure = await _failure(road, server)
+    assert type(failure) is errors.SpendLimited
+    assert failure.http_status == status
+
+
+async def test_a_billing_error_is_a_spend_limit_also_as_400(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(400, _error("billing_error"))
+    assert type(await _failure(road, server)) is errors.SpendLimited
+
+
+@pytest.mark.parametrize("code", ["ramp_limit_exceeded", "something_new"])
+async def test_another_code_with_429_only_slows_down(server: Upstream, road: AnthropicProvider, code: str) -> None:
+    server.says(429, _error("rate_limit_error", code), retry_after="3")
+    failure = await _failure(road, server)
+    assert (type(failure), failure.retry_after_s) == (errors.RateLimited, 3.0)
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>canary</html>", "", "[]", '"canary"', '{"error": 3}', '{"error": {"type": {"a": "canary"}}}', "\x00"]
+)
+async def test_a_proxys_page_is_judged_by_its_status(server: Upstream, road: AnthropicProvider, body: str) -> None:
+    server.says(503, body)
+    failure = await _failure(road, server)
+    assert type(failure) is errors.Overloaded
+    assert failure.error_type in {"http_503", "unknown"}
+
+
+@pytest.mark.parametrize("kind", ["canary with spaces", "canary\nline", "x" * 65, "Canary"])
+async def test_an_error_type_that_is_no_code_is_not_kept(server: Upstream, road: AnthropicProvider, kind: str) -> None:
+    server.says(500, _error(kind))
+    assert (await _failure(road, server)).error_type == "unknown"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(server: Upstream, road: AnthropicProvider, status: int) -> None:
+    server.says(status, "", location="/elsewhere")
+    assert type(await _failure(road, server)) is errors.UpstreamError
+
+
+async def test_x_should_retry_does_not_make_the_sdk_retry(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(529, _error("overloaded_error"), x_should_retry="true", retry_after="0")
+    failure = await _failure(road, server)
+    assert failure.retry_after_s == 0.0
+
+
+# --- Retry-After -----------------------------------------------------------------------------
+
+NOW_S = 1_790_000_000.0  # Mon, 21 Sep 2026 14:13:20 GMT
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "0.2"}, 0.2),
+        ({"retry-after": "5"}, 5.0),
+        ({"retry-after": " 5 "}, 5.0),
+        ({"retry-after": "120"}, 120.0),
+        ({"retry-after": "1e9"}, 1e9),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "-inf"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "0x10"}, None),
+        ({"retry-after": "9" * 500}, None),
+        ({"retry-after": "Mon, 21 Sep 2026 14:13:50 GMT"}, 30.0),
+        ({"retry-after": "Mon, 21 Sep 2026 14:13:50 -0000"}, 30.0),
+        ({"retry-after": "Mon, 21 Sep 2026 16:13:50 +0200"}, 30.0),
+        ({"retry-after": "Mon, 21 Sep 2026 14:12:00 GMT"}, 0.0),
+        ({"retry-after": "Mon, 99 Sep 2026 14:12:00 GMT"}, None),
+        ({"retry-after": "Mon, 21 Sep 99999 14:12:00 GMT"}, None),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "-1", "retry-after": "9"}, 9.0),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers, NOW_S) == (seconds if seconds is None else pytest.approx(seconds, abs=1e-6))
+
+
+async def test_retry_after_reaches_the_failure_by_the_given_clock(
+    server: Upstream, road: AnthropicProvider, clock: FakeClock
+) -> None:
+    clock.wall_now_s = NOW_S
+    server.says(429, _error("rate_limit_error"), Retry_After="Mon, 21 Sep 2026 14:13:50 GMT")
+    assert (await _failure(road, server)).retry_after_s == 30.0
+
+
+# --- connections and time --------------------------------------------------------------------
+
+
+async def test_a_refused_connection() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening
+        async with provider(f"http://127.0.0.1:{taken.getsockname()[1]}") as road:
+            with pytest.raises(errors.ConnectionFailed) as caught:
+                await send(road)
+    assert caught.value.error_type == "connection_error"
+    assert caught.value.http_status is None
+
+
+async def _cut(incoming: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-length": "1000"})
+    await response.prepare(incoming)
+    await response.write(b'{"id": ')
+    assert incoming.transport is not None
+    incoming.transport.abort()
+    return response
+
+
+async def _hang_up(incoming: web.Request) -> web.StreamResponse:
+    assert incoming.transport is not None
+    incoming.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("answer", [_cut, _hang_up])
+async def test_a_cut_connection(server: Upstream, road: AnthropicProvider, answer: Any) -> None:
+    server.answer = answer
+    assert type(await _failure(road, server)) is errors.ConnectionFailed
+
+
+async def test_a_body_that_is_not_what_its_header_says(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(200, b"plain", content_encoding="gzip")
+    assert isinstance(await _failure(road, server), errors.Transient)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_silence_and_trickles_end_at_the_attempts_time(
+    server: Upstream, road: AnthropicProvider, begun: bool
+) -> None:
+    async def answer(incoming: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if begun:
+            await response.prepare(incoming)
+            await response.write(b" ")
+        await server.released.wait()
+        return response
+
+    server.answer = answer
+    with pytest.raises(errors.TimedOut) as caught:
+        await send(road, timeout_s=0.2)
+    assert caught.value.error_type == "client_timeout_error"
+    assert len(server.seen) == 1
+
+
+async def test_a_cancelled_call_closes_its_connection(server: Upstream, road: AnthropicProvider) -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    async def watch(incoming: web.Request) -> web.StreamResponse:
+        begun.set()
+        while incoming.transport is not None:  # noqa: ASYNC110 - a lost connection sets no event
+            await asyncio.sleep(0.005)
+        closed.set()
+        return web.Response()
+
+    server.answer = watch
+    task = asyncio.ensure_future(send(road))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(closed.wait(), 10)
+
+
+# --- what is sent and what comes back --------------------------------------------------------
+
+
+async def test_a_good_answer_and_the_request_that_asked_for_it(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(200, MESSAGE)
+    assert await send(road, request("hi")) == reply("hello", usage=Usage(10, 5))
+    ((path, headers, body),) = server.seen
+    assert path == "/v1/messages"
+    assert headers["Authorization"] == "Bearer sk-canary-key"
+    assert headers["anthropic-version"] == "2026-10-21"
+    assert "traceparent" not in headers
+    assert json.loads(body) == {
+        "model": "claude-haiku-5-5",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+async def test_a_compressed_answer(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(200, gzip.compress(json.dumps(MESSAGE).encode()), content_encoding="gzip")
+    assert (await send(road)).stop_reason is StopReason.END_TURN
+
+
+@pytest.mark.parametrize("status", [200, 201])
+async def test_an_error_object_with_a_good_status(server: Upstream, road: AnthropicProvider, status: int) -> None:
+    server.says(status, _error("overloaded_error"))
+    failure = await _failure(road, server)
+    assert (type(failure), failure.http_status) == (errors.Overloaded, 200)
+
+
+async def test_a_large_request_needs_no_streaming(server: Upstream, road: AnthropicProvider) -> None:
+    server.says(200, MESSAGE)
+    asked = request(messages=(Message("user", (TextBlock("x" * 500_000),)),))
+    await road.send(asked, tier(), "claude-haiku-5-5", max_tokens=128_000, timeout_s=10.0)
+    assert len(server.seen) == 1
+
+
+async def test_neither_prompt_nor_key_is_logged(
+    server: Upstream, road: AnthropicProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for status, body in ((200, MESSAGE), (529, _error("overloaded_error")), (400, _error("invalid_request_error"))):
+        server.says(status, body)
+        try:
+            await send(road, request("canary prompt"))
+        except Failure:
+            pass
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("overloaded_error", errors.Overloaded),
+        ("rate_limit_error", errors.RateLimited),
+        ("timeout_error", errors.TimedOut),
+        ("authentication_error", errors.CredentialsRefused),
+        ("permission_error", errors.CredentialsRefused),
+        ("billing_error", errors.SpendLimited),
+        ("not_found_error", errors.TierNotServed),
+        ("invalid_request_error", errors.RequestRefused),
+        ("request_too_large", errors.RequestRefused),
+        ("api_error", errors.UpstreamError),
+        ("Something Else", errors.UpstreamError),
+        (None, errors.UpstreamError),
+    ],
+)
+def test_an_error_without_a_status(kind: object, expected: type[Failure]) -> None:
+    failure = failure_in_body(kind)
+    assert (type(failure), failure.http_status) == (expected, 200)
+    assert failure.error_type in {kind, "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "settings"),
+    [
+        ("anthropic", {"api_key": "k", "base_url": "http://127.0.0.1:1"}),
+        ("bedrock", {"api_key": "k", "region": "us-east-1"}),
+        ("vertex", {"region": "us-east5", "project": "p"}),
+        ("foundry", {"api_key": "k", "resource": "r"}),
+        ("foundry", {"api_key": "k", "base_url": "http://127.0.0.1:1"}),
+    ],
+)
+async def test_every_platforms_client_has_its_own_retries_off(platform: Any, settings: dict[str, str]) -> None:
+    client = make_client(platform, **settings)
+    assert client.max_retries == 0
+    road = AnthropicProvider(client, FakeClock())
+    await road.close()
+    await road.close()
+
+
+async def test_credentials_that_cannot_be_read_are_refused_credentials(clock: FakeClock) -> None:
+    road = AnthropicProvider(make_client("vertex", region="us-east5", project="p"), clock)
+    with pytest.raises(errors.CredentialsRefused):  # the extra for it is not installed here
+        await send(road)
+    await road.close()

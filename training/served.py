@@ -1,0 +1,122 @@
+"""A model as a policy: it decides logged requests by the very code that serves (`router.policy`), unexplored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallback import cascade
+from router.deliberation import Deliberation
+from router.experience import Experience
+from router.features import Features
+from router.model import RouterModel, Seen
+from router.outcome import Mode
+from router.policy import Policy as ServingPolicy
+from router.policy import Question, mistake_cost_usd
+from router.scoring import State
+from training.follow import Means, Plan
+from training.rows import Row, Step
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a workload's policy adds to a question; the fields are `Question`'s."""
+
+    allowed: tuple[str, ...]
+    direct_threshold: float = 0.9
+    quality_target: float = 0.99
+    mistake_cost_usd: float | None = None
+
+
+class Served:
+    """Meets `training.follow.Policy`. `terms` gives each workload's; costs are those that the service expected."""
+
+    def __init__(self, model: RouterModel, terms: Callable[[str], Terms], means: Means) -> None:
+        self.model = model
+        self._terms = terms
+        self._means = means
+        # Nothing is drawn below an exploration share of 0, and experience only moves static plans.
+        self._policy = ServingPolicy(Experience(model.tiers), uniform=lambda: 1.0)
+
+    def plan(self, row: Row) -> Plan:
+        """The decision before the first reply."""
+        decision, _ = self._policy.decide(self._question(row), self.model)
+        return Plan("direct" if decision.mode is Mode.DIRECT else "chain", decision.tiers)
+
+    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:  # noqa: ARG002 - the protocol's
+        """The deliberation taken up again; a reply whose features are lost is kept.
+
+        How replies agree with each other is not in the outcomes, so the model must not have learned from it
+        (`training.learner` sees to that).
+        """
+        question = self._question(row)
+        deliberation = Deliberation(
+            self.model,
+            row.features,
+            workload=row.workload,
+            allowed=question.allowed,
+            cost_usd=question.cost_usd,
+            mistake_cost_usd=mistake_cost_usd(question, self.model),
+        )
+        step: cascade.Step = cascade.Keep(passed[-1].tier, 0.0)
+        for each in passed:
+            if each.reply_features is not None:
+                assessment = deliberation.replied(each.tier, each.reply_features, "")
+                step = assessment.step if assessment is not None else step
+        return step
+
+    def probabilities(self, row: Row) -> Mapping[str, float]:
+        """P(good) by tier before any reply."""
+        return self.model.probabilities(row.features, row.workload)
+
+    def _question(self, row: Row) -> Question:
+        terms = self._terms(row.workload)
+        return Question(
+            workload=row.workload,
+            allowed=terms.allowed,
+            features=row.features,
+            cost_usd={
+                tier: row.expected_cost_usd.get(tier) or self._means.get("cost", "only", tier, row.workload)
+                for tier in terms.allowed
+            },
+            direct_threshold=terms.direct_threshold,
+            quality_target=terms.quality_target,
+            mistake_cost_usd=terms.mistake_cost_usd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut(RouterModel):
+    """A model that answers for its own training rows as it was when it had not seen them.
+
+    `beliefs` (n, tiers) by state are out of fold, NaN where unknown; `numbers` gives a row by the identity
+    of its features. A state that was not fitted is put together from those of one reply.
+    """
+
+    beliefs: Mapping[State, Array] = None  # type: ignore[assignment]  # required, after defaults
+    numbers: Mapping[int, int] = None  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, model: RouterModel, beliefs: Mapping[State, Array], features: Sequence[Features]) -> Self:
+        """The model with the beliefs of the rows that have these features."""
+        own = {each.name: getattr(model, each.name) for each in fields(RouterModel)}
+        return cls(**own, beliefs=beliefs, numbers={id(each): number for number, each in enumerate(features)})
+
+    def believe(self, features: Features, workload: str, seen: Sequence[Seen]) -> dict[str, float]:
+        """P(good) by tier, out of fold."""
+        number = self.numbers[id(features)]
+        believed = RouterModel.believe(self, features, workload, ())  # for what was too rare to be held out
+        state = tuple(source for source in self.sources if any(each.source == source for each in seen))
+        parts: list[State] = [(), state] if state in self.beliefs else [(), *((source,) for source in state)]
+        for part in parts:
+            for tier, p in zip(self.tiers, self.beliefs[part][number].tolist(), strict=True):
+                if not math.isnan(p) and (part in ((), state) or tier in part):
+                    believed[tier] = p
+        return believed
