@@ -28,14 +28,20 @@ EMULATOR_SEED = 7
 _CONCURRENCY = 24
 # The share of replies that callers come back to with good or bad.
 _FEEDBACK_EVERY = 2
+# Requests of each workload in a round of traffic; one where it is not named.
+_MIX = {"program-trace": 3, "word-arithmetic": 2}
+_ROUND = sum(_MIX.get(name, 1) for name in WORKLOADS)
 
 console = Console(highlight=False, width=110)
 
 
-def cases(day: int, per_workload: int) -> list[Case]:
+def cases(day: int, rounds: int) -> list[Case]:
     """The day's requests, workloads in turn; no prompt of one day is asked on another."""
     return [
-        workload.case(1_000 + day, index) for index in range(per_workload) for workload in WORKLOADS.values()
+        workload.case(1_000 + day, number * _MIX.get(workload.name, 1) + again)
+        for number in range(rounds)
+        for workload in WORKLOADS.values()
+        for again in range(_MIX.get(workload.name, 1))
     ]
 
 
@@ -46,10 +52,10 @@ def request_for(case: Case) -> router_pb2.CompleteRequest:
     return router_pb2.CompleteRequest(workload=case.workload, prompt=prompt, labels={"data": "simulated"})
 
 
-async def live(target: str, day: int, per_workload: int) -> Day:
+async def live(target: str, day: int, rounds: int) -> Day:
     """One day: every request asked once, half of the replies judged by their callers afterwards."""
     answered: list[Answered] = []
-    waiting = iter(enumerate(cases(day, per_workload)))
+    waiting = iter(enumerate(cases(day, rounds)))
     async with grpc.aio.insecure_channel(target) as channel:
         router = router_pb2_grpc.RouterServiceStub(channel)
         feedback = feedback_pb2_grpc.FeedbackServiceStub(channel)
@@ -59,7 +65,7 @@ async def live(target: str, day: int, per_workload: int) -> Day:
                 response = await router.Complete(request_for(case), timeout=60)
                 good = grade(case, response.content[0].text.text if response.content else "")
                 answered.append(Answered(case, good, response))
-                if number // len(WORKLOADS) % _FEEDBACK_EVERY == 0:
+                if number // _ROUND % _FEEDBACK_EVERY == 0:
                     quality = feedback_pb2.QUALITY_GOOD if good else feedback_pb2.QUALITY_BAD
                     report = feedback_pb2.ReportOutcomeRequest(request_id=response.request_id, quality=quality)
                     await feedback.ReportOutcome(report, timeout=10)
@@ -74,9 +80,8 @@ def night(config: Path, report: Path) -> None:
     command = ["tierwise-training", "nightly", "--config", str(config), "--report", str(report)]
     console.print(f"[bold]night[/bold]: {' '.join(command[:2])} --config … --report {report.name}")
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "training.cli", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command[0] = str(Path(sys.executable).parent / command[0])
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         console.print(done.stdout + done.stderr)
         raise SystemExit(f"the nightly run failed with exit code {done.returncode}")
@@ -109,11 +114,12 @@ def write_config(folder: Path, upstream: str) -> Path:
     return path
 
 
-def main(per_workload: int, folder: Path) -> None:
+def main(rounds: int, folder: Path) -> None:
     """Day 1, the night, day 2, and what changed."""
     started = time.monotonic()
-    n = per_workload * len(WORKLOADS)
+    n = rounds * _ROUND
     console.print("[bold]tierwise demo[/bold]: every answer is SIMULATED by the emulator; everything else is real.\n")
+    folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.html"
     with child("-m", "router.cli", "emulate", "--port", "0", "--seed", str(EMULATOR_SEED)) as (_, port):
         config = write_config(folder, f"http://127.0.0.1:{port}")
@@ -121,14 +127,14 @@ def main(per_workload: int, folder: Path) -> None:
         with child("-m", "router.cli", "serve", "--config", str(config), environ=keyed) as (_, listening):
             target = f"127.0.0.1:{listening}"
             console.print(f"[bold]day 1[/bold]: {n} requests of {len(WORKLOADS)} workloads, no model yet")
-            first = asyncio.run(live(target, 1, per_workload))
+            first = asyncio.run(live(target, 1, rounds))
             console.print(summary(first))
             night(config, report)
             version = asyncio.run(model_in_use(target))
             if not version:
                 raise SystemExit("the gate published no model: day 2 would be like day 1")
             console.print(f"[bold]day 2[/bold]: {n} requests never seen before, decided by model {version}")
-            second = asyncio.run(live(target, 2, per_workload))
+            second = asyncio.run(live(target, 2, rounds))
             console.print(summary(second))
     console.print(oracle_and_constants(first, second, seed=EMULATOR_SEED))
     console.print(saving(first, second))
@@ -137,7 +143,7 @@ def main(per_workload: int, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--per-workload", type=int, default=300, help="requests a day of each workload")
+    parser.add_argument("--rounds", type=int, default=200, help=f"rounds of traffic a day, {_ROUND} requests each")
     parser.add_argument("--folder", type=Path, help="where store, models and report go; a new one by default")
     arguments = parser.parse_args()
-    main(arguments.per_workload, arguments.folder or Path(tempfile.mkdtemp(prefix="tierwise-demo-")))
+    main(arguments.rounds, arguments.folder or Path(tempfile.mkdtemp(prefix="tierwise-demo-")))

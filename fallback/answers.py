@@ -92,7 +92,7 @@ def normalised(raw: str) -> str:
         bare = bare.replace(noise, "")
     bare = bare.strip().rstrip(".")
     if match := _TEX_TEXT.fullmatch(bare):
-        bare = match.group(1)
+        text = bare = match.group(1)
     if match := _TEX_RATIO.fullmatch(bare.replace(" ", "")):
         bare = f"{match.group(1)}{match.group(2)}/{match.group(3)}"
     return _as_number(bare.replace(",", "")) or _as_text(text, bare)

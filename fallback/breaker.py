@@ -16,7 +16,6 @@ from typing import Literal
 
 from fallback.clock import Clock
 
-
 _Ending = Literal["succeeded", "failed", "ignored"]
 
 

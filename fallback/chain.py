@@ -33,7 +33,6 @@ from fallback.types import (
     Usage,
 )
 
-
 # Kept back beside the next tier's own minimum: a timeout fires a little late.
 _SLACK_S = 0.1
 

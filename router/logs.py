@@ -39,8 +39,8 @@ _PINNED = {
     "sqlalchemy": logging.WARNING,
     "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
-    "opentelemetry.exporter": logging.CRITICAL,  # one line a failed try; our telemetry says it once
-    "opentelemetry": logging.ERROR,  # its warnings quote the caller's tracestate and baggage
+    "opentelemetry": logging.ERROR,  # its warnings quote the caller's tracestate
+    "opentelemetry.sdk": logging.WARNING,  # says when spans are dropped
 }
 _OURS = ("router", "fallback", "training", "tierwise")
 _MAX_MESSAGE = 2000

@@ -70,16 +70,18 @@ def _read(directory: Path, name: str, limit: int) -> bytes:
         descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ModelError(f"{name}: cannot be opened ({error.strerror})") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{name}: not a regular file")
         if status.st_size > limit:
             raise ModelError(f"{name}: {status.st_size} bytes, more than {limit}")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
-        except OSError as error:
-            raise ModelError(f"{name}: cannot be read ({error.strerror})") from None
+    except OSError as error:
+        raise ModelError(f"{name}: cannot be read ({error.strerror})") from None
+    finally:
+        os.close(descriptor)
     if len(content) != status.st_size:
         raise ModelError(f"{name}: changed while it was read")
     return content

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -56,9 +55,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)
         self.recorder = Recorder(self.store, self._clock, max_wait_s=config.store.max_wait_s)
-        self.telemetry = Telemetry.start(
-            _telemetry_settings(config), resource_attributes={"service.version": version("tierwise")}
-        )
+        self.telemetry = Telemetry.start(_telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)

@@ -31,7 +31,7 @@ TRUSTED: tuple[str, ...] = ()  # beyond what skops itself trusts: nothing is nee
 
 def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
     """Write the version's files into an existing directory. The manifest is last: without it there is no version."""
-    files = {WEIGHTS: _weights(fitted.model), ESTIMATORS: skops.io.dumps(dict(fitted.estimators))}
+    files = {WEIGHTS: packed_weights(fitted.model), ESTIMATORS: skops.io.dumps(dict(fitted.estimators))}
     for name, content in files.items():
         (directory / name).write_bytes(content)
     model = fitted.model
@@ -74,7 +74,8 @@ def load_estimators(directory: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _weights(model: RouterModel) -> bytes:
+def packed_weights(model: RouterModel) -> bytes:
+    """The arrays that serve, as a compressed archive without pickles."""
     arrays: dict[str, Any] = {
         "mean": model.mean,
         "scale": model.scale,

@@ -11,7 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from training.registry import Entry
 from training.report import headline
@@ -117,7 +117,15 @@ def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[st
         console.print("no versions: the service runs on its static plans")
         return
     table = Table(
-        "", "version", "trained (UTC)", "instead of", "gate", "quality", "cost per 1,000", box=None, pad_edge=False
+        "",
+        Column("version", no_wrap=True, min_width=20),
+        Column("trained (UTC)", no_wrap=True),
+        "instead of",
+        Column("gate", no_wrap=True),
+        "quality",
+        "cost per 1,000",
+        box=None,
+        pad_edge=False,
     )
     for entry in reversed(entries):
         place = lineage.index(entry.version) if entry.version in lineage else -1

@@ -56,7 +56,7 @@ TENANT_LABEL = "tenant"
 SIMULATED_LABEL = "simulated"
 
 MAX_INVERSE_PROPENSITY = 10.0
-MAX_REQUESTS = 100_000  # about 400 MB of rows; the newest are kept
+MAX_REQUESTS = 30_000  # about 5 kB a row, and four times that while fitting: a night stays below 1 GB
 _STRENGTH = {Source.VERDICT: 0.5, Source.FEEDBACK: 1.0}
 
 Array = NDArray[np.float64]

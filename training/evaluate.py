@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from router.experience import wilson
 from training.dataset import Dataset
 from training.follow import Constant, Means, Plan, Policy, follow, good
 from training.offpolicy import MAX_WEIGHT, Array, Estimates, Terms, effective_size, figure, point, resample
-from training.results import Bin, Calibration, Difference, Escalation, Evaluation, Kind, PolicyResult
+from training.results import Bin, Calibration, Difference, Escalation, Evaluation, Figure, Kind, PolicyResult
 from training.rows import Row
 
 _BINS = 10
+_Z95 = 1.96
 CHALLENGER = "challenger"
 
 
@@ -159,25 +161,48 @@ def _cost_matched(shuffled: Terms, candidates: Mapping[str, _Candidate]) -> Term
 
 def _result(name: str, candidate: _Candidate, measured: Estimates) -> PolicyResult:
     share, money = (0.0, 1.0), (0.0, np.inf)
-    terms_ = candidate.terms
+    own = candidate.terms
     return PolicyResult(
         name=name,
         kind=candidate.kind,
-        quality=figure(measured.quality, within=share),
+        quality=_widened(figure(measured.quality, within=share), _unseen_sigma(own), within=share),
         cost_usd=figure(measured.cost, within=money),
-        quality_ips=figure(measured.quality_ips, within=share),
+        quality_ips=_widened(figure(measured.quality_ips, within=share), _unseen_sigma(own), within=share),
         cost_ips_usd=figure(measured.cost_ips, within=money),
-        support=int(np.count_nonzero(terms_.labelled)),
-        effective=effective_size(terms_.labelled),
-        imputed=float(terms_.imputed.sum() / max(terms_.labelled.sum(), 1e-12)),
+        support=int(np.count_nonzero(own.labelled)),
+        effective=effective_size(own.labelled),
+        imputed=float(own.imputed.sum() / max(own.labelled.sum(), 1e-12)),
         mix=candidate.mix,
     )
 
 
 def _difference(name: str, candidate: _Candidate, challenger: Estimates, other: Estimates) -> Difference:
+    quality = figure(challenger.quality - other.quality)
     return Difference(
-        name, candidate.kind, figure(challenger.quality - other.quality), figure(challenger.cost - other.cost)
+        name,
+        candidate.kind,
+        _widened(quality, _unseen_sigma(candidate.terms), within=(-1.0, 1.0)),
+        figure(challenger.cost - other.cost),
     )
+
+
+def _unseen_sigma(own: Terms) -> float:
+    """The standard error that a bootstrap cannot see: 20 good replies out of 20 are no proof of 100 % (Wilson)."""
+    known = own.labelled > 0
+    seen = own.quality_seen[known] / own.labelled[known]
+    if len(seen) == 0 or seen.min() < seen.max():
+        return 0.0
+    n = effective_size(own.labelled)
+    low, high = wilson(float(seen[0]) * n, n)
+    return (high - low) / (2 * _Z95)
+
+
+def _widened(figure_: Figure, sigma: float, *, within: tuple[float, float]) -> Figure:
+    if sigma == 0.0:
+        return figure_
+    total = math.hypot(figure_.sigma, sigma)
+    low, high = np.clip([figure_.value - _Z95 * total, figure_.value + _Z95 * total], *within)
+    return Figure(figure_.value, min(figure_.low, float(low)), max(figure_.high, float(high)), total)
 
 
 def _calibrations(challenger: Policy, rows: Sequence[Row], ladder: Sequence[str]) -> list[Calibration]:

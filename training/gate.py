@@ -121,12 +121,14 @@ def _against_incumbent(incumbent: PolicyResult, difference: Difference, reasons:
     better = quality.value > slack
     if quality.value < -slack:
         reasons.append(
-            f"worse than {name}: quality {quality.value:+.1%} is more than one standard error ({slack:.1%}) below"
+            f"worse than {name}: quality {100 * quality.value:+.1f} points, more than one standard error ({100 * slack:.1f})"
         )
     elif better:
-        praise.append(f"better than {name}: quality {quality.value:+.1%}")
+        praise.append(f"better than {name}: quality {100 * quality.value:+.1f} points")
     elif cost.value > _sigma(cost.sigma) and cost.value > 0:
-        reasons.append(f"dearer than {name} by {cost.value / incumbent.cost_usd.value:.1%} and not better in quality")
+        reasons.append(
+            f"dearer than {name} by {cost.value / max(incumbent.cost_usd.value, 1e-12):.1%} and not better in quality"
+        )
     elif cost.value >= 0:
         reasons.append(f"not better than {name}: as good and not cheaper")
     else:

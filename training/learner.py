@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 TARGETS = (0.95, 0.97, 0.99, 1.0)
 _KNOBS = np.geomspace(0.3, 80.0, 16)  # times the best tier's cost per reply
-_TUNING_ROWS = 3_000
+_TUNING_ROWS = 2_000
 _PRIOR_ROWS = 10
 _MIN_GROUPS = 50
 

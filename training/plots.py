@@ -78,7 +78,7 @@ def frontier(evaluation: Evaluation, target: float) -> str:
             axes.axhline(floor, color=_MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
             at_left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "bottom"}
             axes.text(0.005, floor, f"target {floor:.1%}", color=_MUTED, fontsize=11, **at_left)
-        _labels(canvas, axes, shown)
+        _labels(canvas, axes, shown, floor=target * max(constants) if constants else None)
         return _svg(canvas, "frontier")
 
 
@@ -156,15 +156,15 @@ def _scales(axes: Axes, shown: Sequence[PolicyResult]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"${value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("cost per 1,000 requests, US dollars (log scale)")
-    axes.set_yscale("function", functions=(lambda y: -np.log(_TOP - np.minimum(y, 1.0)), lambda z: _TOP - np.exp(-z)))
+    axes.set_yscale("function", functions=(lambda y: -np.log(_TOP - np.minimum(y, 1.02)), lambda z: _TOP - np.exp(-z)))
     worst = min(each.quality.low for each in shown)
     ticks = [tick for tick in _QUALITY_TICKS if tick >= worst - 0.1]
     axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
-    axes.set_ylim(max(0.0, worst - 0.05), 1.0)
+    axes.set_ylim(max(0.0, worst - 0.05), 1.006)
     axes.set_ylabel("share of good replies (stretched towards 100%)")
 
 
-def _labels(canvas: Canvas, axes: Axes, shown: Sequence[PolicyResult]) -> None:
+def _labels(canvas: Canvas, axes: Axes, shown: Sequence[PolicyResult], *, floor: float | None) -> None:
     """Names beside their points, each at the first place where it covers nothing."""
     canvas.draw_without_rendering()
     scale = 72 / canvas.dpi
@@ -179,6 +179,9 @@ def _labels(canvas: Canvas, axes: Axes, shown: Sequence[PolicyResult]) -> None:
         left, right = at(each.cost_usd.low, each.quality.value)[0], at(each.cost_usd.high, each.quality.value)[0]
         bottom, top = at(each.cost_usd.value, each.quality.low)[1], at(each.cost_usd.value, each.quality.high)[1]
         taken += [(left, right, y - 2, y + 2), (x - 2, x + 2, bottom, top), (x - 6, x + 6, y - 6, y + 6)]
+    if floor is not None:
+        line = at(shown[0].cost_usd.value, floor)[1]
+        taken.append((-np.inf, np.inf, line - 1, line + 1))
     for each in sorted(shown, key=lambda one: _STYLE[one.kind][0] not in (_CHALLENGER, _CHAMPION)):
         x, y = at(each.cost_usd.value, each.quality.value)
         width, height = 6.8 * len(each.name), 14.0

@@ -24,19 +24,18 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from training.disk import RegistryError, flush, flush_tree, read_text, real, write
+
+__all__ = ["CurrentChanged", "Entry", "Event", "LockHeld", "NoPrevious", "Registry", "RegistryError"]
+
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POINTER_LIMIT = 64 * 1024
 _HISTORY_LIMIT = 8 * 1024 * 1024
-
-
-class RegistryError(Exception):
-    """The registry cannot do it; the message says what is wrong and where."""
 
 
 class LockHeld(RegistryError):  # noqa: N818 - says what it is
@@ -92,7 +91,7 @@ class Registry:
 
     def lineage(self) -> tuple[str, ...]:
         """The current version and those it replaced, newest first."""
-        names = _read_text(self.root / "current", _POINTER_LIMIT).split()
+        names = read_text(self.root / "current", _POINTER_LIMIT).split()
         for name in names:
             _check_name(name)
         return tuple(names)
@@ -100,9 +99,7 @@ class Registry:
     def versions(self) -> list[Entry]:
         """Every complete version, oldest first."""
         folder = self._versions()
-        names = (
-            [item.name for item in os.scandir(folder) if item.is_dir(follow_symlinks=False)] if _real(folder) else []
-        )
+        names = [item.name for item in os.scandir(folder) if item.is_dir(follow_symlinks=False)] if real(folder) else []
         entries = [self._entry(name) for name in names if _VERSION.fullmatch(name)]
         return sorted((entry for entry in entries if entry), key=lambda entry: (entry.sequence, entry.version))
 
@@ -110,14 +107,14 @@ class Registry:
         """The version's directory; RegistryError when there is none."""
         _check_name(version)
         directory = self._versions() / version
-        if not _real(directory):
+        if not real(directory):
             raise RegistryError(f"there is no version {version} in {self.root}")
         return directory
 
     def history(self) -> list[Event]:
         """What happened, oldest first. A line torn by a kill is left out."""
         events = []
-        for line in _read_text(self.root / "history.jsonl", _HISTORY_LIMIT).splitlines():
+        for line in read_text(self.root / "history.jsonl", _HISTORY_LIMIT).splitlines():
             try:
                 events.append(Event(**json.loads(line)))
             except (ValueError, TypeError):
@@ -138,7 +135,7 @@ class Registry:
 
     def _entry(self, version: str) -> Entry | None:
         try:
-            return Entry(**json.loads(_read_text(self.path(version) / "entry.json", _POINTER_LIMIT)))
+            return Entry(**json.loads(read_text(self.path(version) / "entry.json", _POINTER_LIMIT)))
         except (ValueError, TypeError, RegistryError):
             return None  # not one that this registry made
 
@@ -169,20 +166,20 @@ class Registry:
         versions = self._versions()
         versions.mkdir(exist_ok=True)
         target = versions / entry.version
-        if not _real(target):
+        if not real(target):
             numbered = {**asdict(entry), "sequence": 1 + max((known.sequence for known in self.versions()), default=0)}
             (built / "entry.json").write_text(json.dumps(numbered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             self._step("publish: flush")
-            _flush_tree(built)
+            flush_tree(built)
         with self._lock("switch.lock"):
             if self.current() != expected:
                 raise CurrentChanged(
                     f"current is {self.current()}, not {expected}: the model was not judged against it"
                 )
-            if not _real(target):
+            if not real(target):
                 self._step("publish: rename")
                 built.rename(target)
-                _flush(versions)
+                flush(versions)
             lineage = self.lineage()
             self._switch((entry.version, *(name for name in lineage if name != entry.version))[: self._keep])
             self._record(Event(now_s, "published", entry.version, expected or ""))
@@ -192,7 +189,7 @@ class Registry:
         """Return to the version before the current one: (left, serving now). NoPrevious when there is none."""
         with self._lock("switch.lock"):
             lineage = self.lineage()
-            usable = [name for name in lineage[1:] if _real(self._versions() / name)]
+            usable = [name for name in lineage[1:] if real(self._versions() / name)]
             if not usable:
                 raise NoPrevious(f"{lineage[0] if lineage else 'nothing'} is current and nothing is before it")
             self._switch(tuple(usable))
@@ -202,15 +199,15 @@ class Registry:
     def _switch(self, lineage: tuple[str, ...]) -> None:
         self._step("switch: write")
         fresh = self.root / "current.new"
-        _write(fresh, "".join(f"{name}\n" for name in lineage))
+        write(fresh, "".join(f"{name}\n" for name in lineage))
         self._step("switch: rename")
         fresh.rename(self.root / "current")
-        _flush(self.root)
+        flush(self.root)
         self._step("switch: done")
 
     def _record(self, event: Event) -> None:
         path = self.root / "history.jsonl"
-        torn = _read_text(path, _HISTORY_LIMIT)[-1:] not in ("", "\n")
+        torn = read_text(path, _HISTORY_LIMIT)[-1:] not in ("", "\n")
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             os.write(descriptor, ("\n" * torn + json.dumps(asdict(event)) + "\n").encode())
@@ -254,56 +251,6 @@ class Registry:
             os.close(descriptor)
 
 
-# --- files -----------------------------------------------------------------------------------
-
-
 def _check_name(version: str) -> None:
     if not _VERSION.fullmatch(version):
         raise RegistryError(f"{version!r} is not a version name: letters, digits and . _ - only, 1 to 64 of them")
-
-
-def _real(directory: Path) -> bool:
-    """A directory that is not a symbolic link."""
-    try:
-        return stat.S_ISDIR(os.lstat(directory).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _read_text(path: Path, limit: int) -> str:
-    """A small regular file's text; empty when there is none. Symbolic links are refused."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise RegistryError(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise RegistryError(f"{path} is larger than {limit} bytes")
-    return content.decode("utf-8", errors="replace")
-
-
-def _write(path: Path, text: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_tree(directory: Path) -> None:
-    for item in sorted(directory.rglob("*")):
-        if item.is_symlink():
-            raise RegistryError(f"{item} is a symbolic link")
-        _flush(item)
-    _flush(directory)

@@ -112,11 +112,12 @@ class HeldOut(RouterModel):
     def believe(self, features: Features, workload: str, seen: Sequence[Seen]) -> dict[str, float]:
         """P(good) by tier, out of fold."""
         number = self.numbers[id(features)]
-        believed = RouterModel.believe(self, features, workload, ())  # for what was too rare to be held out
+        believed = dict(zip(self.tiers, self.beliefs[()][number].tolist(), strict=True))
+        if any(math.isnan(p) for p in believed.values()):  # too rare to be held out
+            believed = RouterModel.believe(self, features, workload, ())
         state = tuple(source for source in self.sources if any(each.source == source for each in seen))
-        parts: list[State] = [(), state] if state in self.beliefs else [(), *((source,) for source in state)]
-        for part in parts:
+        for part in (state,) if state in self.beliefs else tuple((source,) for source in state):
             for tier, p in zip(self.tiers, self.beliefs[part][number].tolist(), strict=True):
-                if not math.isnan(p) and (part in ((), state) or tier in part):
+                if not math.isnan(p) and (part == state or tier in part):
                     believed[tier] = p
         return believed

@@ -41,4 +41,6 @@ class DegenerateCheck:
         # A word alone may repeat in a table or a count; it needs three times as many.
         times = self.repeats * 3 if length == 1 else self.repeats
         tail = words[-length * times :]
+        if length > 1 and len(set(tail)) == 1:
+            return False
         return len(tail) == length * times and tail == tail[:length] * times

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fallback.checks import Case, Judgement
-from fallback.checks.schema import SchemaError, compile_pattern, json_in
+from fallback.checks.schema import SchemaError, compile_schema, fits, json_in, with_pattern
 from fallback.types import Accept, Reject
 
 _LOOKED_AT_CHARS = 20_000
@@ -51,13 +51,13 @@ class RegexCheck:
 
     def __post_init__(self) -> None:
         try:
-            compile_pattern(self.pattern)
+            compile_schema(with_pattern(self.pattern))
         except SchemaError:
             raise ValueError("pattern is not a regular expression without look-around and back-references") from None
 
     async def judge(self, case: Case) -> Judgement:
         """By search, multi-line."""
-        found = compile_pattern(self.pattern).is_valid(case.reply.text[:_LOOKED_AT_CHARS])
+        found = fits(case.reply.text[:_LOOKED_AT_CHARS], with_pattern(self.pattern))
         return Judgement(Accept() if found else Reject("no_match"))
 
 

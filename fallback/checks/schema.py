@@ -17,7 +17,7 @@ _FENCE = "```"
 # to more nodes than a day of validation visits; patterns take memory while they are cached.
 _MAX_UNFOLDED_NODES = 200_000
 _MAX_PATTERNS = 200
-_PATTERN_BYTES = 1 << 18
+_PATTERN_BYTES = 16 << 20  # of one schema, shared among its patterns
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 
 
@@ -30,11 +30,11 @@ def _compiled(schema_json: str) -> jsonschema_rs.Validator:
     # Offline: a $ref to a host would make the service fetch what a caller names. Linear-time
     # patterns: a backtracking one would let a schema stall the event loop.
     schema = json.loads(schema_json)
-    if _unfolded(schema, schema, {}) > _MAX_UNFOLDED_NODES or _patterns(schema) > _MAX_PATTERNS:
+    patterns = _patterns(schema)
+    if _unfolded(schema, schema, {}) > _MAX_UNFOLDED_NODES or patterns > _MAX_PATTERNS:
         raise SchemaError("is too costly to check against")
-    return jsonschema_rs.validator_for(
-        schema, offline=True, pattern_options=jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES)
-    )
+    linear = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES // max(1, patterns))
+    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=linear)
 
 
 def _unfolded(root: Any, node: Any, sizes: dict[int, int]) -> int:
@@ -108,9 +108,9 @@ def fits(value: Any, schema: JsonObject) -> bool:
         return False
 
 
-def compile_pattern(pattern: str) -> jsonschema_rs.Validator:
-    """A validator of texts in which `pattern` occurs, multi-line, in time linear in the text; SchemaError if none."""
-    return compile_schema({"type": "string", "pattern": f"(?m){pattern}"})
+def with_pattern(pattern: str) -> JsonObject:
+    """The schema of texts in which `pattern` occurs, multi-line; matched in time linear in the text."""
+    return {"type": "string", "pattern": f"(?m){pattern}"}
 
 
 def json_in(text: str) -> Any:

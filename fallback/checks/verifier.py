@@ -6,15 +6,19 @@ import asyncio
 import importlib
 import inspect
 import math
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
 from fallback.checks import Case, Judgement
-from fallback.types import Accept, Reject, Reply, Request, Unjudged
+from fallback.types import Accept, Reject, Reply, Request, Unjudged, Verdict
 
 VerifierFunction = Callable[[Request, Reply], bool]
+
+_slots = threading.BoundedSemaphore(64)  # verifiers at once; hung ones keep theirs
 
 
 @lru_cache(maxsize=256)
@@ -34,7 +38,7 @@ def _resolve(entry_point: str) -> VerifierFunction:
 
 @dataclass(frozen=True, slots=True)
 class VerifierCheck:
-    """Calls `entry_point(request, reply) -> bool` on a worker thread, for at most `timeout_s`.
+    """Calls `entry_point(request, reply) -> bool` on a thread, for at most `timeout_s`.
 
     An exception or a timeout in it is Unjudged: a bug of the verifier says nothing about the reply.
     """
@@ -53,12 +57,38 @@ class VerifierCheck:
 
     async def judge(self, case: Case) -> Judgement:
         """By the function's truth value."""
-        function = _resolve(self.entry_point)
+        loop = asyncio.get_running_loop()
+        judged: asyncio.Future[Verdict] = loop.create_future()
+        limit_s = min(self.timeout_s, max(0.0, case.time_left_s))
+
+        def work() -> None:
+            verdict = _verdict(self.entry_point, case, limit_s)
+            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+                loop.call_soon_threadsafe(_tell, judged, verdict)
+
+        # A daemon thread of its own: one that hangs holds up neither other work nor the end of the process.
+        threading.Thread(target=work, name="verifier", daemon=True).start()
         try:
-            async with asyncio.timeout(min(self.timeout_s, max(0.0, case.time_left_s))):
-                passed = await asyncio.to_thread(lambda: bool(function(case.request, case.reply)))
+            async with asyncio.timeout(limit_s):
+                return Judgement(await judged)
         except TimeoutError:
             return Judgement(Unjudged("verifier_timeout"))
-        except Exception:  # noqa: BLE001 - foreign code; its text may hold the reply, so only the fact is kept
-            return Judgement(Unjudged("verifier_error"))
-        return Judgement(Accept() if passed else Reject("verifier"))
+
+
+def _verdict(entry_point: str, case: Case, limit_s: float) -> Verdict:
+    if not _slots.acquire(timeout=limit_s):
+        return Unjudged("verifier_timeout")
+    try:
+        passed = bool(_resolve(entry_point)(case.request, case.reply))
+    except TimeoutError:
+        return Unjudged("verifier_timeout")
+    except Exception:  # noqa: BLE001 - foreign code; its text may hold the reply, so only the fact is kept
+        return Unjudged("verifier_error")
+    finally:
+        _slots.release()
+    return Accept() if passed else Reject("verifier")
+
+
+def _tell(judged: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    if not judged.done():
+        judged.set_result(verdict)

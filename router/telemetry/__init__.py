@@ -4,7 +4,7 @@ Observation is data: the service works, then hands over the finished Outcome and
 here is on the way of a request, and nothing here can fail one.
 """
 
-from router.telemetry.settings import OtlpProtocol, RpcCall, Settings, Signal, TelemetryError
+from router.telemetry.settings import RpcCall, Settings, TelemetryError
 from router.telemetry.telemetry import Telemetry
 
-__all__ = ["OtlpProtocol", "RpcCall", "Settings", "Signal", "Telemetry", "TelemetryError"]
+__all__ = ["RpcCall", "Settings", "Telemetry", "TelemetryError"]

@@ -10,7 +10,6 @@ OtlpProtocol = Literal["grpc", "http/protobuf"]
 Signal = Literal["traces", "metrics"]
 
 _PROTOCOLS: tuple[OtlpProtocol, ...] = ("grpc", "http/protobuf")
-_SERVICE_NAME = "tierwise"
 
 
 class TelemetryError(Exception):
@@ -31,37 +30,30 @@ class Settings:
 
     `otlp_endpoint`: base URL of a collector (`http://host:4317`, over HTTP `http://host:4318`).
     None: the OTEL_EXPORTER_OTLP_* variables; where those are unset too, nothing is exported.
-    `protocol` None: OTEL_EXPORTER_OTLP_PROTOCOL, else grpc. `signals`: what is exported by OTLP; a
-    Jaeger takes no metrics. `service_name` empty: OTEL_SERVICE_NAME, else tierwise.
+    `protocol` None: OTEL_EXPORTER_OTLP_PROTOCOL, else grpc. `service_name` empty: OTEL_SERVICE_NAME, else tierwise.
     `sample_ratio`: share of traces kept where the caller has not decided, 0 to 1. None: OTEL_TRACES_SAMPLER,
     else all. `prometheus_port` None: no metrics endpoint; 0: any free port.
-    `max_workloads`: workloads beyond it are counted as `_other_`. `baggage_keys`: members of the
-    caller's W3C baggage that are copied to the root span; no other baggage is kept.
+    `max_workloads`: workloads beyond it are counted as `_other_`.
     `providers`: `gen_ai.provider.name` by endpoint (aws.bedrock, gcp.vertex_ai ...), anthropic where unnamed.
-    `max_queued_spans`: beyond it the oldest traces are dropped whole, and counted.
-    `export_delay_s`, `metric_interval_s`: longest wait before a batch of spans, or the metrics, are sent.
+
+    The rest is the SDK's: OTEL_BSP_* (queue and batch of spans), OTEL_METRIC_EXPORT_INTERVAL,
+    OTEL_METRICS_EXPORTER=none (a Jaeger takes spans only), OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=true (spans
+    dropped and exported, as metrics).
     """
 
     otlp_endpoint: str | None = None
     protocol: OtlpProtocol | None = None
-    signals: tuple[Signal, ...] = ("traces", "metrics")
     service_name: str = ""
     sample_ratio: float | None = None
     prometheus_host: str = "127.0.0.1"
     prometheus_port: int | None = None
     max_workloads: int = 200
-    baggage_keys: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
-    max_queued_spans: int = 4096
-    export_delay_s: float = 1.0
-    metric_interval_s: float = 15.0
 
     def destination(self, signal: Signal, environ: Mapping[str, str]) -> Destination | None:
         """Where `signal` is exported to, if anywhere."""
         name = signal.upper()
-        if signal not in self.signals or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-            return None
-        if environ.get(f"OTEL_{name}_EXPORTER", "").strip() == "none":
+        if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get(f"OTEL_{name}_EXPORTER") == "none":
             return None
         if self.otlp_endpoint is None and not (
             environ.get(f"OTEL_EXPORTER_OTLP_{name}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -84,10 +76,6 @@ class Settings:
         # Over HTTP each signal has its own path; the setting is the base URL, as in the standard variable.
         return f"{self.otlp_endpoint.rstrip('/')}/v1/{signal}"
 
-    def resolved_service_name(self, environ: Mapping[str, str]) -> str:
-        """The service name to report."""
-        return self.service_name or environ.get("OTEL_SERVICE_NAME", "") or _SERVICE_NAME
-
 
 @dataclass(frozen=True, slots=True)
 class RpcCall:
@@ -95,8 +83,8 @@ class RpcCall:
 
     `method` is fully qualified, without a leading slash: `router.v1.RouterService/Complete`. `status` is
     the gRPC status name sent to the caller. `started_wall_s` is seconds since the epoch, `duration_s`
-    comes from the monotonic clock. `metadata`: the caller's, of which only `traceparent`, `tracestate` and
-    `baggage` are ever read.
+    comes from the monotonic clock. `metadata`: the caller's, of which only `traceparent` and `tracestate` are
+    ever read.
     """
 
     method: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fallback.types import Accept, Attempt, CheckReport, Purpose, Reject, Reply, Verdict
+from fallback.types import Accept, Attempt, Purpose, Reject, Reply, Verdict
 from router.outcome import Outcome
 
 # The two jobs of the chain, told apart: resilience follows a failure, cost tiering a verdict.
@@ -61,8 +61,3 @@ def escalated_from(outcome: Outcome) -> Iterator[str]:
             yield last_reply
         if isinstance(attempt.result, Reply):
             last_reply = attempt.tier
-
-
-def check_started_s(attempt: Attempt, report: CheckReport) -> float:
-    """When a check began, counted from the start of the request; never before its attempt."""
-    return max(report.started_s, attempt.started_s)

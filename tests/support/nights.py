@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -49,12 +50,13 @@ class World:
     caught: float = 0.9  # of the bad replies, by the check
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def log(self, n: int, *, seed: int = 0, first: int = 1) -> list[Recorded]:
-        """n requests, ten seconds apart, with ids from `first`."""
+    def log(self, n: int, *, seed: int = 0, first: int = 1, recent: bool = False) -> list[Recorded]:
+        """n requests, ten seconds apart, with ids from `first`; `recent` ones end now."""
         rng = np.random.default_rng(seed)
-        return [self._one(first + i, rng) for i in range(n)]
+        start_s = time.time() - 10.0 * (first + n) if recent else START_S
+        return [self._one(first + i, start_s, rng) for i in range(n)]
 
-    def _one(self, n: int, rng: np.random.Generator) -> Recorded:
+    def _one(self, n: int, start_s: float, rng: np.random.Generator) -> Recorded:
         workload = str(rng.choice(list(DIFFICULTY)))
         difficulty = float(np.clip(rng.normal(DIFFICULTY[workload], 0.08), 0, 1))
         truth = {tier: bool(rng.random() < p_good(tier, difficulty)) for tier in TIERS}
@@ -70,7 +72,7 @@ class World:
                 break
         last = attempts[-1]
         outcome = replace(
-            make.outcome(n, workload=workload, attempts=attempts, received_at_s=START_S + 10.0 * n),
+            make.outcome(n, workload=workload, attempts=attempts, received_at_s=start_s + 10.0 * n),
             decision=Decision(Mode.CHAIN, TIERS[TIERS.index(start) :], "static_plan", propensities=propensities),
             features_version=FEATURES_VERSION,
             request_features=_encoded_request(*about),

@@ -1,9 +1,8 @@
 """An OTLP collector on loopback for tests: real gRPC or HTTP, both signals, keeping what it receives.
 
 with OtlpCollector("grpc") as collector:
-    ...                                    # export to collector.endpoint
-    spans = collector.wait_for(8)          # returns when 8 spans are there, or fails
-    print(tree(spans))
+    ...                                    # export to collector.endpoint, shut the exporter down
+    print(tree(collector.spans))
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -60,8 +59,7 @@ class ReceivedSpan:
     status: str
     trace_state: str
     resource: Mapping[str, Value]
-    flags: int = 0
-    raw: trace_pb2.Span = field(default_factory=trace_pb2.Span, repr=False, compare=False)
+    flags: int
 
 
 def _received(resource: Mapping[str, Value], span: trace_pb2.Span) -> ReceivedSpan:
@@ -78,36 +76,26 @@ def _received(resource: Mapping[str, Value], span: trace_pb2.Span) -> ReceivedSp
         trace_state=span.trace_state,
         resource=resource,
         flags=span.flags,
-        raw=span,
     )
 
 
 class OtlpCollector:
     """Serves the trace and metrics export services; thread-safe; a context manager."""
 
-    def __init__(
-        self,
-        protocol: Literal["grpc", "http/protobuf"] = "grpc",
-        *,
-        signals: tuple[str, ...] = ("traces", "metrics"),
-    ) -> None:
+    def __init__(self, protocol: Literal["grpc", "http/protobuf"] = "grpc") -> None:
         self.protocol = protocol
-        self.signals = signals
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._spans: list[ReceivedSpan] = []
         self._metrics: dict[str, Metric] = {}
         self._raw: list[bytes] = []
-        self.metric_requests = 0
         self._stop = self._serve_grpc() if protocol == "grpc" else self._serve_http()
 
     endpoint: str
 
     def _serve_grpc(self) -> Any:
         server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        if "traces" in self.signals:
-            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), server)  # type: ignore[no-untyped-call]
-        if "metrics" in self.signals:
-            metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)  # type: ignore[no-untyped-call]
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), server)  # type: ignore[no-untyped-call]
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), server)  # type: ignore[no-untyped-call]
         self.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         return lambda: server.stop(None).wait()
@@ -131,63 +119,42 @@ class OtlpCollector:
 
     def take_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
         """Keep an export request's spans."""
-        with self._changed:
+        with self._lock:
             self._raw.append(request.SerializeToString())
             for resource_spans in request.resource_spans:
                 resource = attributes_of(resource_spans.resource.attributes)
                 for scope_spans in resource_spans.scope_spans:
                     self._spans += [_received(resource, span) for span in scope_spans.spans]
-            self._changed.notify_all()
 
     def take_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """Keep the newest data of each metric."""
-        with self._changed:
+        with self._lock:
             self._raw.append(request.SerializeToString())
-            self.metric_requests += 1
             for resource_metrics in request.resource_metrics:
                 for scope_metrics in resource_metrics.scope_metrics:
                     self._metrics.update({metric.name: metric for metric in scope_metrics.metrics})
-            self._changed.notify_all()
 
     @property
     def spans(self) -> list[ReceivedSpan]:
         """Every span received so far."""
-        with self._changed:
+        with self._lock:
             return list(self._spans)
 
     @property
     def metrics(self) -> dict[str, Metric]:
         """The newest data of each metric, by name."""
-        with self._changed:
+        with self._lock:
             return dict(self._metrics)
 
     @property
     def raw(self) -> bytes:
         """Every byte received, for searching."""
-        with self._changed:
+        with self._lock:
             return b"\n".join(self._raw)
-
-    def wait_for(self, count: int, timeout_s: float = 10.0) -> list[ReceivedSpan]:
-        """The spans, once `count` are there; an AssertionError after `timeout_s` seconds."""
-        with self._changed:
-            there = self._changed.wait_for(lambda: len(self._spans) >= count, timeout_s)
-            assert there, f"{len(self._spans)} of {count} spans came within {timeout_s} s"
-            return list(self._spans)
-
-    def wait_for_trace(self, trace_id: str, count: int, timeout_s: float = 10.0) -> list[ReceivedSpan]:
-        """The spans of one trace, once `count` are there; an AssertionError after `timeout_s` seconds."""
-
-        def found() -> list[ReceivedSpan]:
-            return [span for span in self._spans if span.trace_id == trace_id]
-
-        with self._changed:
-            there = self._changed.wait_for(lambda: len(found()) >= count, timeout_s)
-            assert there, f"{len(found())} of {count} spans of {trace_id} came within {timeout_s} s"
-            return found()
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._changed:
+        with self._lock:
             self._spans.clear()
             self._metrics.clear()
             self._raw.clear()
@@ -231,12 +198,11 @@ class _HttpHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        served = self.path in {f"/v1/{signal}" for signal in self.target.signals}
-        if served and self.path == "/v1/traces":
+        if self.path == "/v1/traces":
             self.target.take_traces(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-        elif served:
+        elif self.path == "/v1/metrics":
             self.target.take_metrics(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
-        self.send_response(200 if served else 404)
+        self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", "0")
         self.end_headers()

@@ -116,6 +116,13 @@ def test_libraries_that_log_requests_are_held_at_warning(as_json):
     assert [line["message"] for line in as_json()] == ["trouble"] * 3
 
 
+def test_of_telemetry_what_was_lost_is_said_and_not_every_try(as_json):
+    logging.getLogger("opentelemetry.sdk._shared_internal").warning("Queue full, dropping Span.")
+    logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").warning("Transient error, retrying")
+    logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").error("Failed to export")
+    assert [line["message"] for line in as_json()] == ["Queue full, dropping Span.", "Failed to export"]
+
+
 def test_setting_up_twice_does_not_say_things_twice(as_json, log_stream):
     logs.setup("INFO", stream=log_stream)
     log.info("once")

@@ -91,8 +91,9 @@ def test_durations(telemetry):
     telemetry.record(*STORIES["misroute"])
     telemetry.rpc(told.rpc("INTERNAL", "router.v1.RouterService/Route"))
     assert value(telemetry, "tierwise_request_duration_seconds_sum", workload="triage") == 3.0
-    assert value(telemetry, "tierwise_check_duration_seconds_count", check="labels", verdict="reject") == 1
-    assert value(telemetry, "tierwise_check_duration_seconds_count", check="stop_reason", verdict="accept") == 2
+    assert value(telemetry, "tierwise_checks_total", check="labels", verdict="reject") == 1
+    assert value(telemetry, "tierwise_checks_total", check="stop_reason", verdict="accept") == 2
+    assert value(telemetry, "tierwise_check_seconds_total", check="stop_reason", verdict="accept") == 0.002
     rpc = {"rpc_system_name": "grpc", "rpc_method": "router.v1.RouterService/Route"}
     failed = {"rpc_response_status_code": "INTERNAL", "error_type": "INTERNAL"}
     assert value(telemetry, "rpc_server_call_duration_seconds_sum", **rpc, **failed) == 3.01
@@ -109,8 +110,8 @@ def test_upstream_calls_by_the_gen_ai_conventions(telemetry):
     }
     assert value(telemetry, "gen_ai_client_operation_duration_seconds_count", error_type="overloaded", **call) == 1
     assert value(telemetry, "gen_ai_client_operation_duration_seconds_count", error_type="", **call) == 1
-    assert value(telemetry, "gen_ai_client_token_usage_sum", gen_ai_token_type="input", **call) == 18
-    assert value(telemetry, "gen_ai_client_token_usage_sum", gen_ai_token_type="output", **call) == 20
+    assert value(telemetry, "tierwise_tokens_total", workload="triage", tier="haiku", type="input") == 18
+    assert value(telemetry, "tierwise_tokens_total", workload="triage", tier="haiku", type="output") == 20
 
 
 def test_what_is_now_is_read_when_somebody_looks(telemetry):
@@ -186,9 +187,8 @@ def test_the_same_numbers_go_out_by_otlp(protocol):
         "mode": "chain",
         "accepted": "true",
     }
-    points = metrics[semconv.GEN_AI_CLIENT_TOKENS].histogram.data_points
-    inputs = [p for p in points if attributes_of(p.attributes)[semconv.GEN_AI_TOKEN_TYPE] == "input"]
-    assert [(p.count, p.sum, list(p.explicit_bounds)) for p in inputs] == [(1, 18, list(semconv.GEN_AI_TOKENS))] * 2
+    upstream = metrics[semconv.GEN_AI_CLIENT_DURATION].histogram.data_points
+    assert [(p.count, p.sum, tuple(p.explicit_bounds)) for p in upstream] == [(1, 0.5, semconv.GEN_AI_SECONDS)] * 2
     (duration,) = metrics[semconv.RPC_SERVER_DURATION].histogram.data_points
     assert (duration.count, duration.sum) == (1, 3.01)
     assert semconv.ERROR_TYPE not in attributes_of(duration.attributes)

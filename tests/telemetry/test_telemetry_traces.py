@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -21,18 +22,18 @@ def collector(request) -> Iterator[OtlpCollector]:
         yield serving
 
 
+@pytest.fixture(autouse=True)
+def no_metrics(monkeypatch):
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+
+
 @pytest.fixture
 def exported(collector):
     """A function that records and gives what the collector got of it, as a list of spans."""
 
     def record(outcome, rpc, **settings) -> list[ReceivedSpan]:
         collector.clear()
-        options = {
-            "otlp_endpoint": collector.endpoint,
-            "protocol": collector.protocol,
-            "signals": ("traces",),
-        } | settings
-        telemetry = Telemetry.start(Settings(**options))
+        telemetry = Telemetry.start(Settings(otlp_endpoint=collector.endpoint, protocol=collector.protocol, **settings))
         if outcome is None:
             telemetry.rpc(rpc)
         else:
@@ -238,10 +239,10 @@ def test_another_road_upstream_is_named(exported):
     assert providers == ["anthropic", "aws.bedrock"]
 
 
-def test_who_speaks(exported, collector):
+def test_who_speaks(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=0.1.0")
     telemetry = Telemetry.start(
-        Settings(otlp_endpoint=collector.endpoint, protocol=collector.protocol, service_name="eu", signals=("traces",)),
-        resource_attributes={"service.version": "0.1.0"},
+        Settings(otlp_endpoint=collector.endpoint, protocol=collector.protocol, service_name="eu")
     )
     collector.clear()
     telemetry.rpc(told.rpc())
@@ -278,7 +279,7 @@ def test_the_callers_sampling_beats_our_share(exported):
 def test_our_share_of_traces_is_kept(collector, exported):
     collector.clear()
     telemetry = Telemetry.start(
-        Settings(otlp_endpoint=collector.endpoint, protocol=collector.protocol, sample_ratio=0.25, signals=("traces",))
+        Settings(otlp_endpoint=collector.endpoint, protocol=collector.protocol, sample_ratio=0.25)
     )
     for _ in range(800):
         telemetry.rpc(told.rpc())
@@ -290,7 +291,6 @@ def test_the_standard_variables_name_collector_and_sampler(collector, monkeypatc
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", collector.protocol)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
-    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     collector.clear()
     telemetry = Telemetry.start(Settings())
     telemetry.rpc(told.rpc())
@@ -310,17 +310,15 @@ def test_a_broken_context_starts_a_trace_of_our_own(exported, bad):
     assert {span.trace_id for span in spans} == {told.REQUEST_ID}
 
 
-def test_only_the_baggage_that_was_asked_for_is_kept(exported):
-    outcome, _ = STORIES["direct"]
-    rpc = told.rpc(baggage="team=search,user=jo%20doe,secret=x")
-    root = named(exported(outcome, rpc, baggage_keys=("team", "user")), rpc.method)
-    kept = {key: value for key, value in root.attributes.items() if key.startswith("baggage.")}
-    assert kept == {"baggage.team": "search", "baggage.user": "_withheld_"}
-    root = named(exported(outcome, rpc), rpc.method)
-    assert not [key for key in root.attributes if key.startswith("baggage.")]
+def test_a_request_without_a_proper_id_has_a_random_trace_id(exported):
+    outcome, rpc = STORIES["direct"]
+    for odd in ("", "0" * 32, "not hexadecimal", "0192F0C4D1A7000089ABCDEF01234567"):
+        (trace,) = {span.trace_id for span in exported(replace(outcome, request_id=odd), rpc)}
+        assert len(trace) == 32
+        assert trace.strip("0")
+        assert trace != odd.lower()
 
 
 def test_log_lines_can_name_the_trace():
     assert Telemetry.trace_id({"traceparent": PARENT + "01"}, told.REQUEST_ID) == "0af7651916cd43dd8448eb211c80319c"
     assert Telemetry.trace_id({}, told.REQUEST_ID) == told.REQUEST_ID
-    assert len(Telemetry.trace_id({}, "")) == 32

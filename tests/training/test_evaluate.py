@@ -317,6 +317,14 @@ def test_escalation_is_counted_by_workload_and_start_tier(measured: Evaluation) 
     assert lines["easy", "opus"] is None
 
 
+def test_twenty_good_replies_are_no_proof_of_perfection() -> None:
+    held_in, held_out = read_dataset(World(caught=1.0, feedback=1.0, explore=0.1).log(1000, seed=2)).split(0.4)
+    opus = _result(evaluate(GOOD, None, held_in, held_out, seed=0), "always opus")
+    assert (opus.support < 40, opus.quality.value > 0.97) == (True, True)
+    assert opus.quality.low < 0.95
+    assert opus.quality.sigma > 0.01
+
+
 def test_no_held_out_requests_measure_nothing() -> None:
     data = read_dataset(World().log(10))
     empty = evaluate(GOOD, None, data, replace(data, rows=()), seed=0)

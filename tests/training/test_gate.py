@@ -146,7 +146,7 @@ def test_worse_than_the_champion_by_more_than_one_standard_error_is_refused(
     verdict = judge(evaluation(champion=champion), DATA, target=0.99)
     assert isinstance(verdict, Passed) is passes
     if not passes:
-        assert refusal(verdict) == "worse than the champion: quality -1.1% is more than one standard error (1.0%) below"
+        assert refusal(verdict) == "worse than the champion: quality -1.1 points, more than one standard error (1.0)"
 
 
 def test_dearer_and_not_better_is_refused() -> None:

@@ -8,8 +8,11 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -17,7 +20,7 @@ from aiohttp import web
 from fallback import errors
 from fallback.errors import Failure
 from fallback.providers.anthropic_api import AnthropicProvider, make_client
-from fallback.providers.anthropic_errors import failure_in_body, retry_after_s
+from fallback.providers.anthropic_errors import failure_in_body, failure_of, retry_after_s
 from fallback.types import Message, StopReason, TextBlock, Usage
 from tests.support.fakes import FakeClock, reply, request, tier
 from tests.support.upstream import MESSAGE, Upstream, provider, send, upstream
@@ -117,7 +120,8 @@ async def test_another_code_with_429_only_slows_down(server: Upstream, road: Ant
 
 
 @pytest.mark.parametrize(
-    "body", ["<html>canary</html>", "", "[]", '"canary"', '{"error": 3}', '{"error": {"type": {"a": "canary"}}}', "\x00"]
+    "body",
+    ["<html>canary</html>", "", "[]", '"canary"', '{"error": 3}', '{"error": {"type": {"a": "canary"}}}', "\x00"],
 )
 async def test_a_proxys_page_is_judged_by_its_status(server: Upstream, road: AnthropicProvider, body: str) -> None:
     server.says(503, body)
@@ -232,7 +236,7 @@ async def test_a_body_that_is_not_what_its_header_says(server: Upstream, road: A
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_silence_and_trickles_end_at_the_attempts_time(
-    server: Upstream, road: AnthropicProvider, begun: bool
+    server: Upstream, road: AnthropicProvider, *, begun: bool
 ) -> None:
     async def answer(incoming: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -291,6 +295,31 @@ async def test_a_compressed_answer(server: Upstream, road: AnthropicProvider) ->
     assert (await send(road)).stop_reason is StopReason.END_TURN
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"n": {"type": "integer", "minimum": 3}}},
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}},
+        {"type": "object", "properties": {"x": {"$ref": "#"}}},
+        {"type": "object", "properties": {"x": True, "y": {"type": ["string", "null"]}, "z": {"enum": [1, "a"]}}},
+        {"type": "object", "patternProperties": {"^a": {}}, "if": {}, "then": {"required": ["a"]}},
+        {"type": "object", "allOf": [{"anyOf": [{}, {"not": {}}]}], "items": [{}], "additionalProperties": {}},
+    ],
+    ids=range(6),
+)
+async def test_an_output_schema_is_sent_in_a_form_and_never_stands_in_the_way(
+    server: Upstream, road: AnthropicProvider, schema: dict[str, Any]
+) -> None:
+    server.says(200, MESSAGE)
+    before = json.dumps(schema)
+    for _ in range(2):
+        await send(road, request(output_schema=schema))
+    assert json.dumps(schema) == before
+    first, second = (json.loads(body)["output_config"]["format"] for _, _, body in server.seen)
+    assert first == second
+    assert (first["type"], isinstance(first["schema"], dict)) == ("json_schema", True)
+
+
 @pytest.mark.parametrize("status", [200, 201])
 async def test_an_error_object_with_a_good_status(server: Upstream, road: AnthropicProvider, status: int) -> None:
     server.says(status, _error("overloaded_error"))
@@ -311,11 +340,20 @@ async def test_neither_prompt_nor_key_is_logged(
     caplog.set_level(logging.INFO)
     for status, body in ((200, MESSAGE), (529, _error("overloaded_error")), (400, _error("invalid_request_error"))):
         server.says(status, body)
-        try:
+        with suppress(Failure):
             await send(road, request("canary prompt"))
-        except Failure:
-            pass
     assert "canary" not in caplog.text
+
+
+def test_errors_of_the_sdk_without_a_status() -> None:
+    sent = httpx2.Request("POST", "http://127.0.0.1/v1/messages")
+    answered = httpx2.Response(200, request=sent)
+    for error, expected in (
+        (anthropic.APITimeoutError(sent), errors.TimedOut),
+        (anthropic.APIConnectionError(request=sent), errors.ConnectionFailed),
+        (anthropic.APIResponseValidationError(answered, None), errors.MalformedReply),
+    ):
+        assert type(failure_of(error, 0.0)) is expected
 
 
 @pytest.mark.parametrize(

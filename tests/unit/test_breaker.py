@@ -29,7 +29,7 @@ def test_it_opens_at_exactly_the_threshold(clock: FakeClock) -> None:
     _fail(breaker, 9)
     assert breaker.state is State.CLOSED
     _fail(breaker, 1)
-    assert (breaker.state, breaker.permit()) == (State.OPEN, None)
+    assert (str(breaker.state), breaker.permit()) == ("open", None)
 
 
 def test_only_the_last_calls_of_the_window_count(clock: FakeClock) -> None:
@@ -40,7 +40,7 @@ def test_only_the_last_calls_of_the_window_count(clock: FakeClock) -> None:
     _fail(breaker, 2)  # the first two have left the window but one
     assert breaker.state is State.CLOSED
     _fail(breaker, 1)
-    assert breaker.state is State.OPEN
+    assert str(breaker.state) == "open"
 
 
 def test_what_says_nothing_about_health_is_not_counted(clock: FakeClock) -> None:
@@ -133,7 +133,7 @@ def test_calls_from_before_it_opened_count_neither_then_nor_after_it_closed_agai
     breaker.permit().succeeded()  # type: ignore[union-attr]
     for permit in hung[20:]:
         permit.failed()  # type: ignore[union-attr]
-    assert breaker.state is State.CLOSED
+    assert str(breaker.state) == "closed"
 
 
 def test_a_probe_of_an_earlier_half_open_time_frees_no_place_in_a_later_one(clock: FakeClock) -> None:
@@ -186,7 +186,7 @@ class BreakerMachine(RuleBasedStateMachine):
         return permit, self.era, self.made, self.half_open
 
     @rule(given=consumes(permits), end=st.sampled_from(["succeeded", "failed", "ignored"]), again=st.booleans())
-    def tell(self, given: tuple[Permit, int, int, bool] | None, end: str, again: bool) -> None:
+    def tell(self, given: tuple[Permit, int, int, bool] | None, end: str, *, again: bool) -> None:
         if given is None:
             return
         permit, era, number, probe = given
@@ -217,9 +217,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         self._settle()
-        expected = (
-            State.OPEN if self.open_until is not None else State.HALF_OPEN if self.half_open else State.CLOSED
-        )
+        expected = State.OPEN if self.open_until is not None else State.HALF_OPEN if self.half_open else State.CLOSED
         assert self.real.state is expected
         left = 0.0 if self.open_until is None else self.open_until - self.clock.monotonic_s()
         assert self.real.retry_after_s == pytest.approx(left)

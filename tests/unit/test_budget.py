@@ -65,7 +65,7 @@ def test_extra_calls_in_an_outage_are_bounded_by_half_the_tokens(retries: int, m
 
 
 @pytest.mark.parametrize(("share", "keeps"), [(0.15, True), (0.25, False)])
-def test_a_ratio_of_a_quarter_keeps_retrying_up_to_a_fifth_of_failures(share: float, keeps: bool) -> None:
+def test_a_ratio_of_a_quarter_keeps_retrying_up_to_a_fifth_of_failures(share: float, *, keeps: bool) -> None:
     budget = RetryBudget()
     owed = 0.0
     for _ in range(20_000):

@@ -65,6 +65,15 @@ async def test_escalations_stay_inside_the_plan_and_skip_what_it_skips() -> None
     assert [call.tier for call in bench.provider.calls] == ["haiku", "opus"]
 
 
+@pytest.mark.parametrize(
+    ("to", "tiers"), [("opus", ["haiku", "opus"]), ("sonnet", ["haiku", "sonnet"]), ("haiku", ["haiku", "sonnet"])]
+)
+async def test_a_check_that_knows_which_tier_is_worth_it_is_followed_upwards_only(to: str, tiers: list[str]) -> None:
+    bench = Bench([reply("odd"), reply("good")])
+    await bench.run(bench.job(checks=(ScriptedCheck({"odd": Reject("low_score", to=to)}),)))
+    assert [call.tier for call in bench.provider.calls] == tiers
+
+
 async def test_when_nothing_passes_the_best_reply_comes_back_marked() -> None:
     bench = Bench([reply("bad")])
     resolution = await bench.run()
@@ -183,7 +192,7 @@ async def test_a_refusal_is_a_reply_and_the_policy_says_what_follows(policy: str
     ],
 )
 async def test_unjudged_means_what_the_workload_says_and_is_never_a_rejection(
-    meaning: Remedy | None, story: list[str], accepted: bool
+    meaning: Remedy | None, story: list[str], *, accepted: bool
 ) -> None:
     bench = Bench([reply("odd")])
     unsure = ScriptedCheck({"odd": Unjudged("timeout")})
@@ -315,7 +324,10 @@ def _two_roads(clock: FakeClock, first: list[object], second: list[object]) -> B
 async def test_another_endpoint_of_the_same_tier_comes_first_and_at_its_own_price(clock: FakeClock) -> None:
     bench = _two_roads(clock, [errors.Overloaded()], [reply("good")])
     await bench.run()
-    assert [(each.endpoint, each.purpose.value) for each in bench.attempts] == [("main", "first"), ("spare", "failover")]
+    assert [(each.endpoint, each.purpose.value) for each in bench.attempts] == [
+        ("main", "first"),
+        ("spare", "failover"),
+    ]
     assert bench.ledger.cost_usd == pytest.approx(HAIKU_USD * 1.1)
     assert bench.endpoints["spare"].provider.calls[0].model == "h-2"  # type: ignore[attr-defined]
     assert bench.attempts[1].model == "claude-haiku-5-5", "prices and statistics go by the tier's model"
@@ -348,7 +360,8 @@ async def test_every_breaker_open_fails_fast_and_says_how_long() -> None:
     bench.clock.advance(10.0)
     failure = await bench.failure()
     assert isinstance(failure, errors.NotAttempted)
-    assert (failure.error_type, failure.retry_after_s) == ("breaker_open", pytest.approx(20.0))
+    assert failure.error_type == "breaker_open"
+    assert failure.retry_after_s == pytest.approx(20.0)
     assert bench.attempts == ()
     assert bench.provider.calls == []
 
@@ -489,7 +502,7 @@ async def test_the_cap_counts_the_dearest_endpoint(clock: FakeClock) -> None:
 
 
 async def test_a_failover_up_obeys_the_cap_with_the_raised_limit() -> None:
-    script = [TRUNCATED, *[errors.Overloaded()] * 3, reply("good")]
+    script: list[Reply | errors.Failure] = [TRUNCATED, *[errors.Overloaded()] * 3, reply("good")]
     asked = request("x" * 20, max_tokens=100, max_tokens_ceiling=1_000)
     short_usd, long_usd = ((10 * 4 + n * 10) / 1e6 for n in (100, 1_000))
     bench = Bench(script)

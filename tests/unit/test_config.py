@@ -275,4 +275,4 @@ def test_a_price_book_that_is_wrong_or_lacks_a_tier(tmp_path: Path, book: bytes,
 
 def test_a_configuration_cannot_be_changed_after_it_was_checked() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_config(None).server.grace_s = -1  # type: ignore[misc]
+        load_config(None).server.grace_s = -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +20,10 @@ LADDER = ("haiku", "sonnet", "opus")
 COST = {"haiku": 0.001, "sonnet": 0.02, "opus": 0.04}  # lines: 0.95 and 0.5
 
 
-def _seen(n: int, *, start: str = "haiku", rejected: bool = False, **changes: object) -> Outcome:
+def _seen(n: int, *, start: str = "haiku", rejected: bool = False, **changes: Any) -> Outcome:
     return make.outcome(
         n, attempts=[attempt(start, verdict=Reject("x") if rejected else Accept(), cost_usd=COST[start])], **changes
-    )  # type: ignore[arg-type]
+    )
 
 
 def _after(rejections: int, passes: int, *, start: str = "haiku") -> Experience:

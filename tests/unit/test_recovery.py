@@ -99,6 +99,7 @@ def test_jitter_spreads_by_a_fifth(uniform: float, delay_s: float) -> None:
     uniform=st.floats(0, 1, exclude_max=True),
 )
 def test_it_never_sleeps_past_the_deadline_nor_acts_without_leave(
+    *,
     kind: type[errors.Failure],
     retry_after_s: float | None,
     attempts: int,

@@ -165,3 +165,16 @@ def test_rendering_shares_nothing_with_the_request() -> None:
     body["tools"][0]["input_schema"]["x"] = 1
     body["output_config"]["format"]["schema"]["y"] = 1
     assert schema == {"type": "object"}
+
+
+def test_all_texts_of_a_request_in_reading_order() -> None:
+    result = ToolResultBlock("u1", (TextBlock("d"), ImageBlock(url="https://x")))
+    asked = request(
+        system=(TextBlock("a"),),
+        messages=(
+            Message("user", (TextBlock("b"), DocumentBlock("text/plain", b"c\xff"), DocumentBlock(url="https://x"))),
+            Message("user", (result, TextBlock("e"))),
+        ),
+    )
+    assert asked.texts() == ["a", "b", "c\ufffd", "d", "e"]
+    assert "b" not in repr(asked.messages), "no content in a log by accident"

@@ -86,9 +86,7 @@ def test_attempts_with_their_verdicts() -> None:
     assert (usage.cache_write_5m_tokens, usage.cache_write_1h_tokens) == (3, 4)
 
 
-@pytest.mark.parametrize(
-    ("mode", "wire"), [(Mode.DIRECT, router_pb2.MODE_DIRECT), (Mode.CHAIN, router_pb2.MODE_CHAIN)]
-)
+@pytest.mark.parametrize(("mode", "wire"), [(Mode.DIRECT, router_pb2.MODE_DIRECT), (Mode.CHAIN, router_pb2.MODE_CHAIN)])
 def test_the_decision(mode: Mode, wire: int) -> None:
     decision = Decision(
         mode,

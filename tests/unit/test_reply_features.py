@@ -74,7 +74,7 @@ def test_every_name_is_used_and_none_is_made_up() -> None:
     prompt = "Do it for $3 and 'word':\n1. Ann is tall.\n2. Bob is small."
     replies = [
         "1. Step\n**Since** 3 + 4 = 7, check: therefore error? Wait.\nAnn is tall. <answer>1</answer> tail text here",
-        '{"answer": "{\'a\': 1}"} 2 + 2 = 5.5', "<answer>-3</answer>", "3 + 4 = 7 <answer>8</answer>", "Bob is small.",
+        '{"answer": "{\'a\': 1}"} 2 + 2 = 5.5', "<answer>-3</answer>", "3 + 4 = 7 <answer>8</answer>", "3 + 5 = 8, do it for $3 and 'word': <answer>8</answer>", "Bob is small.",
         "<answer>(1, 2)\n</answer>", "<answer>true</answer>", "<answer>a\nb</answer>", "", r"\boxed{x}", "word", "12 12",
         '{"answer": "\\"q w\\""}', "<answer>['a', 'b']</answer>", "<answer>3</answer> word",
     ]  # fmt: skip

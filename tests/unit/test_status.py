@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf import any_pb2
@@ -16,10 +18,10 @@ from tests.support.outcomes import FAILURES
 CODE = grpc.StatusCode
 
 
-def _detail(refusal: Refusal, kind: type) -> object | None:
+def _detail(refusal: Refusal, kind: Any) -> Any:
     for packed in refusal.status.details:
         assert isinstance(packed, any_pb2.Any)
-        if packed.Is(kind.DESCRIPTOR):  # type: ignore[attr-defined]
+        if packed.Is(kind.DESCRIPTOR):
             found = kind()
             packed.Unpack(found)
             return found
@@ -28,7 +30,7 @@ def _detail(refusal: Refusal, kind: type) -> object | None:
 
 def _wait_s(refusal: Refusal) -> float | None:
     retry = _detail(refusal, error_details_pb2.RetryInfo)
-    return None if retry is None else retry.retry_delay.ToNanoseconds() / 1e9  # type: ignore[attr-defined]
+    return None if retry is None else retry.retry_delay.ToNanoseconds() / 1e9
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_every_failure_has_its_status(failure: Failure, code: grpc.StatusCode, r
     assert _wait_s(refusal) == wait_s
     assert refusal.status.code == code.value[0]
     info = _detail(refusal, error_details_pb2.ErrorInfo)
-    assert (info.reason, info.domain) == (reason, DOMAIN)  # type: ignore[union-attr]
+    assert (info.reason, info.domain) == (reason, DOMAIN)
     assert _detail(refusal, error_details_pb2.BadRequest) is None
 
 
@@ -85,6 +87,6 @@ def test_a_wrong_field_is_named_in_the_message_and_in_bad_request() -> None:
     assert refusal.code is CODE.INVALID_ARGUMENT
     assert refusal.status.message == "prompt.max_tokens: must be 1 to 128000"
     bad = _detail(refusal, error_details_pb2.BadRequest)
-    assert [each.field for each in bad.field_violations] == ["prompt.max_tokens"]  # type: ignore[union-attr]
+    assert [each.field for each in bad.field_violations] == ["prompt.max_tokens"]
     assert _wait_s(refusal) is None
     assert str(refusal) == "INVALID_ARGUMENT INVALID_FIELD"

@@ -1,116 +1,28 @@
-"""The pure parts of telemetry: encoding, sanitising, settings, what an outcome says."""
+"""The pure parts of telemetry: sanitising, settings, what an outcome says."""
 
 from __future__ import annotations
 
 import math
-import time
+import threading
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fallback.errors import Failure, Overloaded
 from fallback.types import Accept, CheckReport, Purpose, Reject, Unjudged
-from router.telemetry import Settings, Telemetry, TelemetryError, safe, story, wire
-from router.telemetry.instruments import Instruments
+from router.telemetry import Settings, Telemetry, TelemetryError, safe, story
 from router.telemetry.metrics import Metrics
-from router.telemetry.traces import TraceBuilder
+from router.telemetry.traces import Traces
 from tests.telemetry import stories as told
 
 STORIES = told.stories()
-
-# --- the wire ------------------------------------------------------------------------------------------
-
-KEYS = st.text(min_size=1, max_size=200).filter(str.isprintable)
-TEXTS = st.text(max_size=300)
-SCALARS = st.one_of(TEXTS, st.booleans(), st.integers(0, 2**63 - 1), st.floats(allow_nan=False))
-ATTRIBUTES = st.dictionaries(KEYS, st.one_of(SCALARS, st.lists(TEXTS, max_size=4).map(tuple)), max_size=8)
-
-
-def encoded(key: str, value: object) -> bytes:
-    match value:
-        case bool():
-            return wire.flag(key, value)
-        case int():
-            return wire.integer(key, value)
-        case float():
-            return wire.number(key, value)
-        case str():
-            return wire.text(key, value)
-        case _:
-            return wire.texts(key, tuple(value))  # type: ignore[call-overload]
-
-
-@given(
-    attributes=ATTRIBUTES,
-    name=TEXTS,
-    ids=st.tuples(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.integers(0, 2**64 - 1)),
-    times=st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)),
-    kind=st.sampled_from([SpanKind.INTERNAL, SpanKind.SERVER, SpanKind.CLIENT]),
-    remote=st.booleans(),
-    error=st.booleans(),
-    state=st.sampled_from(["", "a=1", "vendor=x,other=y"]),
-)
-def test_a_span_means_what_the_official_encoder_would_have_said(
-    attributes, name, ids, times, kind, remote, error, state
-):
-    trace, span, parent = ids
-    trace_state = TraceState.from_header([state]) if state else TraceState()
-    above = SpanContext(trace, parent, remote, TraceFlags(1)) if parent else None
-    official = encode_spans(
-        [
-            ReadableSpan(
-                name,
-                context=SpanContext(trace, span, is_remote=False, trace_state=trace_state),
-                parent=above,
-                resource=Resource({"service.name": "tierwise"}),
-                attributes=attributes,
-                kind=kind,
-                start_time=times[0],
-                end_time=times[1],
-                status=Status(StatusCode.ERROR if error else StatusCode.UNSET),
-                instrumentation_scope=InstrumentationScope("tierwise", "1"),
-            )
-        ]
-    )
-    place = wire.Place(
-        trace.to_bytes(16, "big"),
-        parent.to_bytes(8, "big") if parent else b"",
-        state.encode(),
-        remote=remote and bool(parent),
-    )
-    numbers = {SpanKind.INTERNAL: wire.INTERNAL, SpanKind.SERVER: wire.SERVER, SpanKind.CLIENT: wire.CLIENT}
-    fields = [encoded(key, value) for key, value in attributes.items()]
-    spans = [wire.span(place, span.to_bytes(8, "big"), name, numbers[kind], *times, fields, error=error)]
-    envelope = official.resource_spans[0]
-    ours = ExportTraceServiceRequest.FromString(
-        wire.request(envelope.resource.SerializeToString(), envelope.scope_spans[0].scope.SerializeToString(), spans)
-    )
-    theirs = official.resource_spans[0].scope_spans[0].spans[0]
-    if not error:
-        theirs.ClearField("status")  # an empty status and none are the same
-    assert ours == official
-
-
-@given(st.integers(0, 2**64 - 1))
-def test_integers_of_every_length_survive(value):
-    message = ExportTraceServiceRequest.FromString(
-        wire.request(
-            b"",
-            b"",
-            [wire.span(wire.Place(b"1" * 16, b""), b"2" * 8, "n", 1, 0, 0, [wire.integer("k", value % 2**63)])],
-        )
-    )
-    assert message.resource_spans[0].scope_spans[0].spans[0].attributes[0].value.int_value == value % 2**63
-
 
 # --- what may leave ------------------------------------------------------------------------------------
 
@@ -130,7 +42,6 @@ def test_what_is_no_code_is_withheld(bad):
 @pytest.mark.parametrize("bad", ["a b", "a\r\nb", "é", "x" * 129, "-x", "\ud800"])
 def test_what_is_no_name_is_withheld(bad):
     assert safe.name(bad) == safe.WITHHELD
-    assert safe.ident(bad) == safe.WITHHELD
 
 
 def test_words_are_printable_and_bounded():
@@ -158,7 +69,6 @@ def test_without_an_endpoint_nothing_is_exported():
     assert Settings().destination("traces", {}) is None
     assert Settings(otlp_endpoint="http://c:4317").destination("traces", {"OTEL_SDK_DISABLED": "true"}) is None
     assert Settings(otlp_endpoint="http://c:4317").destination("metrics", {"OTEL_METRICS_EXPORTER": "none"}) is None
-    assert Settings(otlp_endpoint="http://c:4317", signals=("traces",)).destination("metrics", {}) is None
 
 
 def test_the_setting_is_a_base_url_and_beats_the_environment():
@@ -189,16 +99,11 @@ def test_an_unknown_protocol_is_refused():
         Settings(otlp_endpoint="http://c").destination("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
 
 
-def test_the_service_name():
-    assert Settings().resolved_service_name({}) == "tierwise"
-    assert Settings().resolved_service_name({"OTEL_SERVICE_NAME": "eu"}) == "eu"
-    assert Settings(service_name="mine").resolved_service_name({"OTEL_SERVICE_NAME": "eu"}) == "mine"
-
-
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, math.nan])
-def test_a_share_outside_0_and_1_is_refused(ratio):
+def test_a_share_outside_0_and_1_is_refused(ratio, monkeypatch):
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     with pytest.raises(TelemetryError, match="sample_ratio"):
-        Telemetry.start(Settings(otlp_endpoint="http://127.0.0.1:1", signals=("traces",), sample_ratio=ratio))
+        Telemetry.start(Settings(otlp_endpoint="http://127.0.0.1:1", sample_ratio=ratio))
 
 
 # --- what an outcome says ------------------------------------------------------------------------------
@@ -239,14 +144,12 @@ def test_the_tier_that_an_escalation_left(name, left):
     assert list(story.escalated_from(STORIES[name][0])) == left
 
 
-def test_a_check_never_begins_before_its_attempt():
-    attempt = told.attempt("haiku", Purpose.FIRST, at_s=2.0)
-    assert story.check_started_s(attempt, told.check("labels", Accept(), at_s=0.0)) == 2.0
-    assert story.check_started_s(attempt, told.check("labels", Accept(), at_s=2.6)) == 2.6
-
-
 # --- nothing here can fail a request -------------------------------------------------------------------
 
+KEPT = InMemorySpanExporter()
+PROVIDER = TracerProvider(shutdown_on_exit=False)
+PROVIDER.add_span_processor(SimpleSpanProcessor(KEPT))
+TRACES = Traces(PROVIDER, {})
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 VERDICTS = st.one_of(st.just(Accept()), st.builds(Reject, st.text()), st.builds(Unjudged, st.text()))
 CHECKS = st.builds(CheckReport, st.text(), st.text(), VERDICTS, st.none() | NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -258,7 +161,7 @@ CHECKS = st.builds(CheckReport, st.text(), st.text(), VERDICTS, st.none() | NUMB
     checks=st.lists(CHECKS, max_size=3),
     failed=st.booleans(),
     metadata=st.dictionaries(
-        st.sampled_from(["traceparent", "tracestate", "baggage"]), st.text(max_size=80) | st.binary(max_size=20)
+        st.sampled_from(["traceparent", "tracestate"]), st.text(max_size=80) | st.binary(max_size=20)
     ),
 )
 def test_whatever_an_outcome_holds_it_is_recorded(texts, numbers, checks, failed, metadata):
@@ -287,20 +190,22 @@ def test_whatever_an_outcome_holds_it_is_recorded(texts, numbers, checks, failed
     call = replace(
         rpc, method=texts[1], status=texts[2], started_wall_s=numbers[0], duration_s=numbers[1], metadata=metadata
     )
-    spans = TraceBuilder(ALWAYS_ON, baggage_keys=("k",), providers={}).build(call, strange)
-    request = ExportTraceServiceRequest.FromString(wire.request(b"", b"", spans))
-    assert len(request.resource_spans[0].scope_spans[0].spans) == 4 + len(checks)
-    metrics = Metrics(Settings())
+    KEPT.clear()
+    TRACES.record(call, strange)
+    spans = KEPT.get_finished_spans()
+    assert len(spans) == (4 + len(checks))
+    assert encode_spans(spans).SerializeToString()
+    metrics = Metrics(NoOpMeterProvider().get_meter("test"), Settings())
     metrics.record(strange, call)
     metrics.rpc(call)
     metrics.feedback(texts[7], good=True)
 
 
-def test_off_costs_no_thread_and_no_provider(monkeypatch):
+def test_off_costs_no_thread(monkeypatch):
     for variable in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(variable, raising=False)
+    before = threading.active_count()
     telemetry = Telemetry.start(Settings())
-    assert not telemetry.tracing
     assert telemetry.prometheus_port is None
     telemetry.record(*STORIES["escalated"])
     telemetry.rpc(STORIES["escalated"][1])
@@ -308,19 +213,7 @@ def test_off_costs_no_thread_and_no_provider(monkeypatch):
     telemetry.watch_model(lambda: "1")
     telemetry.watch_breakers(dict)
     telemetry.watch_recorder(dict)
+    assert threading.active_count() == before
     assert telemetry.flush()
     assert telemetry.shutdown()
     assert telemetry.shutdown()
-
-
-# --- histograms ----------------------------------------------------------------------------------------
-
-
-def test_a_histogram_counts_its_upper_bound_in():
-    histogram = Instruments().histogram("h", "s", "", ("k",), (1.0, 2.0))
-    for value in (0.5, 1.0, 1.5, 2.0, 2.5):
-        histogram.record(("a",), value)
-    metric = histogram.metric(0, time.time_ns())
-    assert metric is not None
-    point = metric.data.data_points[0]
-    assert (point.bucket_counts, point.count, point.sum, point.min, point.max) == ((2, 2, 1), 5, 7.5, 0.5, 2.5)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from fallback.cascade import Ask, Option, next_step
-from router.scoring import RouterModel, Seen, State, tier_of
+from router.scoring import RouterModel, Seen, State, stack_inputs, tier_of
 from training.benchmark.recorded import Recorded
 from training.fit import default_states, fit_router, onehots
+from training.heads import head_logits
 from training.worth import Table, after, grid, kept, learn_worth, moves, walk
 
 Array = NDArray[np.float64]
@@ -50,10 +51,7 @@ def learn(
         data.tiers,
         data.sources,
         fitted.beliefs,
-        {
-            source: np.array([expected[workload][source] for workload in data.workloads.tolist()])
-            for source in data.sources
-        },
+        _costs(expected, train),
         onehots(data.workloads, fitted.model.workloads),
     )
     mistake_costs = grid(float(train.costs_usd[best_tier].mean()))
@@ -102,6 +100,24 @@ def replay(learned: Learned, test: Recorded, target: float) -> Played:
     if knob is None:
         return _outcome(test, [((learned.best_tier,), learned.best_tier)] * len(test))
     return _outcome(test, [_run(learned, test, row, knob) for row in range(len(test))])
+
+
+def table_of(learned: Learned, recorded: Recorded) -> Table:
+    """Every belief about every prompt at once: the vector form of what `replay` asks for one by one."""
+    model, data = learned.model, recorded.data
+    request, own = head_logits(model.mean, model.scale, model.request, model.replies, data)
+    onehot = onehots(data.workloads, model.workloads)
+    beliefs = {
+        state: stack.probabilities(stack_inputs(state, own, request, data.agree, onehot))
+        for state, stack in model.stacks.items()
+    }
+    return Table(data.tiers, data.sources, beliefs, _costs(learned.expected_usd, recorded), onehot)
+
+
+def _costs(expected: Mapping[str, Mapping[str, float]], recorded: Recorded) -> dict[str, Array]:
+    """(n,) expected cost by source."""
+    by_row = [expected.get(workload) or expected[""] for workload in recorded.data.workloads.tolist()]
+    return {source: np.array([costs[source] for costs in by_row]) for source in recorded.data.sources}
 
 
 def _run(learned: Learned, test: Recorded, row: int, mistake_usd: float) -> tuple[State, str]:

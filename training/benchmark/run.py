@@ -17,6 +17,7 @@ from training.fit import folds
 
 TARGETS = (1.0, 0.99, 0.97, 0.95)
 SEED = 20241122
+FOLDS = 10  # so that the policy learns from nearly as much as it would have in use
 
 Rows = NDArray[np.intp]
 
@@ -34,7 +35,7 @@ def run_benchmark(
     """Replay the whole policy on prompts that it has not seen, at each of TARGETS, with baselines and intervals.
 
     Every knob is chosen on training prompts only: those of `train_path`, or without `test_path` those of the
-    other folds (5, a question never on both sides; inside each, out-of-fold predictions choose the knob).
+    other folds (10, a question never on both sides; inside each, out-of-fold predictions choose the knob).
     Every reply looked at is paid for. `agreement` lets a second sample of the cheapest tier be asked for.
     `progress` is told the step and the share done. Raises RecordedError and TooLittleData.
     """
@@ -42,7 +43,7 @@ def run_benchmark(
     train = read_recorded(train_path, generation, prices, second_samples=agreement)
     if test_path is None:
         test = train
-        splits = folds(train.data, seed)
+        splits = folds(train.data, seed, FOLDS)
     else:
         test = read_recorded(test_path, generation, prices, second_samples=agreement)
         splits = [(np.arange(len(train)), np.arange(len(test)))]
