@@ -160,12 +160,14 @@ class Completion:
         self._shared = completer
         self._ask = ask
         self._reply_features: dict[int, Features] = {}
+        self._wall_s = completer.clock.wall_s()
+        self.request_id = completer.ids.next(self._wall_s)
         self.outcome: Outcome | None = None
 
     async def run(self) -> Completed:
         """The reply with its outcome on disk. Raises InvalidField, or Refusal when no tier replied."""
         shared, ask = self._shared, self._ask
-        wall_s, started_s = shared.clock.wall_s(), shared.clock.monotonic_s()
+        started_s = shared.clock.monotonic_s()
         decision, features, deliberation = shared.decide(ask)
         ledger = Ledger(started_s)
         job = self._job(decision, deliberation, started_s)
@@ -180,7 +182,7 @@ class Completion:
             ended = True
         finally:
             status = refusal.code.name if refusal else ("OK" if resolution else self._cut_off(job))
-            outcome = self._outcome(wall_s, decision, features, ledger, resolution, status)
+            outcome = self._outcome(decision, features, ledger, resolution, status)
             self.outcome = outcome
             shared.experience.observe(outcome)
             if not ended:  # the caller is gone: what happened is recorded without it
@@ -226,7 +228,6 @@ class Completion:
 
     def _outcome(
         self,
-        wall_s: float,
         decision: Decision,
         features: Features,
         ledger: Ledger,
@@ -236,9 +237,9 @@ class Completion:
         shared, ask = self._shared, self._ask
         attempts = ledger.attempts
         return Outcome(
-            request_id=shared.ids.next(wall_s),
+            request_id=self.request_id,
             workload=ask.request.workload,
-            received_at_s=wall_s,
+            received_at_s=self._wall_s,
             duration_s=shared.clock.monotonic_s() - ledger.started_s,
             status=status,
             decision=decision,

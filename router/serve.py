@@ -41,6 +41,13 @@ _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
 _RETENTION_EVERY_S = 3_600.0
 _SEED_WINDOW_S = 7 * 86_400.0
+# `gen_ai.provider.name` by platform, in the words of the GenAI conventions.
+_PROVIDER_NAMES = {
+    "anthropic": "anthropic",
+    "bedrock": "aws.bedrock",
+    "vertex": "gcp.vertex_ai",
+    "foundry": "azure.ai.inference",
+}
 
 
 class Service:
@@ -255,4 +262,5 @@ def _telemetry_settings(config: Config) -> Settings:
         sample_ratio=telemetry.sample_ratio,
         prometheus_host=host or "127.0.0.1",
         prometheus_port=int(port) if port else None,
+        providers={name: _PROVIDER_NAMES[endpoint.platform] for name, endpoint in config.endpoints.items()},
     )

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from grpc_status import rpc_status
 
 from fallback.clock import Clock
+from router import logs
 from router.admission import Admission
 from router.completion import Ask, Completion
 from router.generation import Generation
@@ -43,49 +44,45 @@ class _Rpc:
 
     def __init__(self, method: str, context: Context, clock: Clock, telemetry: Telemetry) -> None:
         self._method = method
-        self._context = context
+        self._context: Any = context  # the stubs do not know abort_with_status
         self._clock = clock
         self._telemetry = telemetry
+        self._wall_s, self._started_s = clock.wall_s(), clock.monotonic_s()
+        self.metadata = {
+            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
         self.completion: Completion | None = None
 
     async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:
         """What `work` gives; a Refusal becomes its gRPC status with details."""
-        wall_s, started_s = self._clock.wall_s(), self._clock.monotonic_s()
-        status = "CANCELLED"
-        refusal: Refusal | None = None
         try:
             response = await work()
-            status = "OK"
-            return response
         except InvalidField as error:
             refusal = invalid(error)
         except Refusal as error:
             refusal = error
         except asyncio.CancelledError:
             left_s = self._context.time_remaining()
-            status = "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
+            self._ended("DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED")
             raise
         except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the caller gets a status
             _log.error("unexpected %s in %s", type(error).__name__, self._method, exc_info=error)
             refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "an unexpected error; see the service's log")
-        finally:
-            status = refusal.code.name if refusal is not None else status
-            duration_s = self._clock.monotonic_s() - started_s
-            metadata = {
-                key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)
-            }
-            rpc = RpcCall(self._method, status, wall_s, duration_s, metadata)
-            outcome = self.completion.outcome if self.completion is not None else None
-            if outcome is None:
-                self._telemetry.rpc(rpc)
-            else:
-                self._telemetry.record(outcome, rpc)
-        await self._abort(refusal)
-
-    async def _abort(self, refusal: Refusal) -> NoReturn:
-        context: Any = self._context  # the stubs do not know abort_with_status
-        await context.abort_with_status(rpc_status.to_status(refusal.status))
+        else:
+            self._ended("OK")
+            return response
+        self._ended(refusal.code.name)
+        await self._context.abort_with_status(rpc_status.to_status(refusal.status))
         raise AssertionError("abort never returns")
+
+    def _ended(self, status: str) -> None:
+        duration_s = self._clock.monotonic_s() - self._started_s
+        rpc = RpcCall(self._method, status, self._wall_s, duration_s, self.metadata)
+        outcome = self.completion.outcome if self.completion is not None else None
+        if outcome is None:
+            self._telemetry.rpc(rpc)
+        else:
+            self._telemetry.record(outcome, rpc)
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -119,9 +116,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 ask = _ask(generation, request.workload, request.prompt, request.bounds, request.labels, context)
 
                 async def make() -> router_pb2.CompleteResponse:
-                    rpc.completion = Completion(generation.completer, ask)
-                    with generation.in_use():
-                        completed = await rpc.completion.run()
+                    completion = rpc.completion = Completion(generation.completer, ask)
+                    trace_id = self._telemetry.trace_id(rpc.metadata, completion.request_id)
+                    with generation.in_use(), logs.request(logs.RequestIds(completion.request_id, trace_id)):
+                        completed = await completion.run()
                     return response_of(completed.outcome, completed.reply, recorded=completed.recorded)
 
                 if not key:
@@ -176,12 +174,17 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
             )
             window_s = generation.config.store.feedback_window_s
             try:
-                status = await self._recorder.run(lambda store: store.report(feedback, window_s=window_s))
+                status, workload = await self._recorder.run(
+                    lambda store: (store.report(feedback, window_s=window_s), store.workload_of(feedback.request_id))
+                )
             except StoreError:
                 raise Refusal(
                     grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the store cannot take feedback now", 1.0
                 ) from None
-            return feedback_pb2.ReportOutcomeResponse(already_reported=_recorded(status))
+            already = _recorded(status)
+            if not already:
+                self._telemetry.feedback(workload, good=feedback.good)
+            return feedback_pb2.ReportOutcomeResponse(already_reported=already)
 
         return await rpc.answer(work)
 

@@ -28,6 +28,7 @@ MIN_EXAMPLES = 40  # labelled rows before a head or stack is fitted
 MIN_OF_EACH = 5  # good ones and bad ones among them
 _REQUEST_C, _REPLY_C = 1.5, 1.0  # inverse regularisation
 _OWN_SHARE = 0.6  # scale of a source's own weights beside the shared ones
+_WORDS_LENGTH = 1.5
 _MIN_DOCUMENTS = 2  # in which a word must stand
 
 
@@ -164,17 +165,18 @@ def fit_heads(data: TrainingSet) -> HeadFit:
 def _fit_request_heads(data: TrainingSet, mean: Array, scale: Array) -> tuple[Heads, dict[str, Any]]:
     width = len(DENSE_NAMES)
     dense = dense_inputs(data.requests.dense, mean[:width], scale[:width]).astype(np.float32)
+    scales = np.concatenate([np.ones(width), _rarity(data.requests.words)])
     inputs = sparse.hstack([sparse.csr_array(dense), data.requests.words], format="csr")
     weights = np.zeros((len(data.tiers), inputs.shape[1]))
     bias = np.zeros(len(data.tiers))
     estimators: dict[str, Any] = {}
     for row, tier in enumerate(data.tiers):
         known = np.flatnonzero(~np.isnan(data.labels[tier]))
-        columns, estimator = _fit_sparse(
-            inputs[known], data.labels[tier][known], data.weight(tier)[known], c=_REQUEST_C
+        fitted = _fit_sparse(
+            inputs[known], data.labels[tier][known], data.weight(tier)[known], scales=scales, c=_REQUEST_C
         )
-        weights[row, columns], bias[row] = estimator.coef_[0], estimator.intercept_[0]
-        estimators[f"request {tier}"] = {"columns": columns, "estimator": estimator}
+        weights[row], bias[row] = fitted.coefficients, fitted.intercept
+        estimators[f"request {tier}"] = fitted.kept()
     return Heads(weights[:, width:].astype(np.float32), weights[:, :width], bias), estimators
 
 
@@ -183,6 +185,11 @@ def _fit_reply_heads(
 ) -> tuple[Heads, dict[str, Any]]:
     """One regression for all sources: blocks [shared | own of source 1 | own of source 2 | … | which source]."""
     width, count = len(DENSE_NAMES) + len(REPLY_NAMES), len(data.sources)
+    size = width + 2 * BUCKETS
+    asked = sparse.vstack([data.requests.words[rows] for rows in known.values()], format="csr")
+    said = sparse.vstack([data.replies[source].words[rows] for source, rows in known.items()], format="csr")
+    shared_scales = np.concatenate([np.ones(width), _rarity(asked), _rarity(said)])
+    scales = np.concatenate([shared_scales, *[_OWN_SHARE * shared_scales] * count, np.ones(count)])
     blocks, labels, weights = [], [], []
     for number, source in enumerate(data.sources):
         rows, vectors = known[source], data.replies[source]
@@ -190,29 +197,67 @@ def _fit_reply_heads(
         dense = sparse.csr_array(dense_inputs(both, mean, scale).astype(np.float32))
         shared = sparse.hstack([dense, data.requests.words[rows], vectors.words[rows]], format="csr")
         nothing = sparse.csr_array(shared.shape, dtype=np.float32)
-        own = [shared * np.float32(_OWN_SHARE) if i == number else nothing for i in range(count)]
+        own = [shared if i == number else nothing for i in range(count)]
         which = np.zeros((len(rows), count), dtype=np.float32)
         which[:, number] = 1.0
         blocks.append(sparse.hstack([shared, *own, sparse.csr_array(which)], format="csr"))
         labels.append(data.labels[source][rows])
         weights.append(data.weight(source)[rows])
-    columns, estimator = _fit_sparse(
-        sparse.vstack(blocks, format="csr"), np.concatenate(labels), np.concatenate(weights), c=_REPLY_C
+    fitted = _fit_sparse(
+        sparse.vstack(blocks, format="csr"),
+        np.concatenate(labels),
+        np.concatenate(weights),
+        scales=scales,
+        c=_REPLY_C,
     )
-    coefficients = np.zeros(blocks[0].shape[1])
-    coefficients[columns] = estimator.coef_[0]
-    size = width + 2 * BUCKETS
-    shared_weights, own_weights = coefficients[:size], coefficients[size : size * (count + 1)].reshape(count, size)
-    combined = shared_weights + _OWN_SHARE * own_weights
-    bias = estimator.intercept_[0] + coefficients[size * (count + 1) :]
-    heads = Heads(combined[:, width:].astype(np.float32), combined[:, :width], bias)
-    return heads, {"columns": columns, "estimator": estimator}
+    own_weights = fitted.coefficients[size : size * (count + 1)].reshape(count, size)
+    combined = fitted.coefficients[:size] + own_weights
+    bias = fitted.intercept + fitted.coefficients[size * (count + 1) :]
+    return Heads(combined[:, width:].astype(np.float32), combined[:, :width], bias), fitted.kept()
 
 
-def _fit_sparse(inputs: Any, labels: Array, weights: Array, *, c: float) -> tuple[Rows, LogisticRegression]:
-    """(columns used, estimator): columns that fewer than two rows use carry no lesson."""
+@dataclass(frozen=True, slots=True)
+class _SparseFit:
+    """An estimator of scaled, selected columns, and what it comes to for the columns as they are."""
+
+    columns: Rows
+    scales: Array  # of the columns
+    estimator: LogisticRegression
+    width: int
+
+    @property
+    def coefficients(self) -> Array:
+        """(width,)."""
+        found = np.zeros(self.width)
+        found[self.columns] = self.estimator.coef_[0] * self.scales
+        return found
+
+    @property
+    def intercept(self) -> float:
+        """The bias."""
+        return float(self.estimator.intercept_[0])
+
+    def kept(self) -> dict[str, Any]:
+        """What is written beside the weights."""
+        return {"columns": self.columns, "scales": self.scales, "estimator": self.estimator}
+
+
+def _rarity(words: sparse.csr_array) -> Array:
+    """(buckets,) scales that give rare words weight and a prompt template's none (Spärck Jones 1972).
+
+    Scaled as a whole so that a row's words have _WORDS_LENGTH on average, beside the dense features.
+    """
+    found = np.bincount(words.indices, minlength=words.shape[1])
+    rarity = np.where(found > 0, np.log((words.shape[0] + 1.0) / (found + 0.5)), 0.0).clip(0.0)
+    squares = words.multiply(words) @ (rarity * rarity)
+    return np.asarray(rarity * (_WORDS_LENGTH / np.sqrt(np.mean(squares) + 1e-12)))
+
+
+def _fit_sparse(inputs: Any, labels: Array, weights: Array, *, scales: Array, c: float) -> _SparseFit:
+    """Columns that fewer than two rows use carry no lesson and are left out."""
     used = np.bincount(inputs.indices, minlength=inputs.shape[1])
     columns = np.flatnonzero(used >= _MIN_DOCUMENTS)
+    scaled = sparse.csr_array(inputs[:, columns] @ sparse.diags_array(scales[columns].astype(np.float32)))
     estimator = LogisticRegression(C=c, max_iter=200, tol=1e-3)
-    estimator.fit(inputs[:, columns], labels, sample_weight=weights)
-    return columns, estimator
+    estimator.fit(scaled, labels, sample_weight=weights)
+    return _SparseFit(columns, scales[columns], estimator, inputs.shape[1])

@@ -93,6 +93,9 @@ class Store(Protocol):
     def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
         """Commit a caller's judgement of an outcome not older than `window_s`."""
 
+    def workload_of(self, request_id: str) -> str:
+        """The workload of an outcome; empty for an unknown id."""
+
     def read(self, *, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Recorded]:
         """Outcomes received in [since_s, until_s), by request id, in bounded memory.
 

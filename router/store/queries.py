@@ -16,6 +16,7 @@ from router.store.schema import feedback, outcome, reply_cost, retained_text
 ABOUT_OUTCOME = (
     select(
         outcome.c.received_at_s,
+        outcome.c.workload,
         outcome.c.resolved_tier,
         feedback.c.request_id.is_not(None).label("reported"),
     )

@@ -134,6 +134,12 @@ class SqlStore:
 
     # --- reading -----------------------------------------------------------------------------
 
+    def workload_of(self, request_id: str) -> str:
+        """The workload of an outcome; empty for an unknown id. Raises StoreError."""
+        with self._errors(), self._engine.connect() as connection:
+            known = connection.execute(queries.ABOUT_OUTCOME, {"id": request_id}).one_or_none()
+        return str(known.workload) if known is not None else ""
+
     def read(self, *, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Recorded]:
         """Outcomes received in [since_s, until_s), by request id, in chunks. Raises StoreError.
 

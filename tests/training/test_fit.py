@@ -184,7 +184,7 @@ def test_arrays_and_estimators_give_the_same_probabilities(fitted: Fitted, tmp_p
             head = estimators[f"request {tier}"]
             words = np.zeros(model.request.words.shape[1])
             words[features.indices] = features.values
-            inputs = np.concatenate([dense, words])[head["columns"]]
+            inputs = np.concatenate([dense, words])[head["columns"]] * head["scales"]
             p = head["estimator"].predict_proba(inputs[None, :])[0, 1]
             logits.append(np.log(p / (1 - p)))
         onehot = [float(name == request.workload) for name in model.workloads]
