@@ -162,10 +162,14 @@ class WorkloadConfig(_Section):
 
 
 class StoreConfig(_Section):
-    """Where outcomes go. `max_wait_s` bounds how long a reply waits for its outcome to be durable."""
+    """Where outcomes go. `max_wait_s` bounds how long a reply waits for its outcome to be durable.
+
+    `linger_s`: under load, how long a commit waits for company.
+    """
 
     url: str = "sqlite:///var/outcomes.db"
     max_wait_s: Seconds = 2.0
+    linger_s: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
     feedback_window_s: Annotated[Number, Field(gt=0)] = 30 * 86_400.0
 
 

@@ -62,7 +62,8 @@ class Recorder:
     """Bounded group commit. Belongs to one event loop; whoever made the store closes it, afterwards.
 
     `max_wait_s`: how long a reply waits for its outcome. `linger_s`: how long a group waits for more
-    outcomes before it is written; 0 groups only what queued up during the previous write.
+    outcomes while they come faster than single writes would keep up with; an outcome that comes alone is
+    written at once. A write of sixteen costs little more than a write of one.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Recorder:
         self._expirer: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._since_upkeep = 0
+        self._crowded = False
         self._write_thread = DaemonThread("tierwise-recorder")
         self._errand_thread = DaemonThread("tierwise-errands")
         self._errands = 0
@@ -192,7 +194,7 @@ class Recorder:
                     return
                 self._wake.clear()
                 await self._wake.wait()
-            if self._linger_s > 0 and len(self._queue) < GROUP and not self._closed:
+            if self._crowded and self._linger_s > 0 and len(self._queue) < GROUP and not self._closed:
                 await self._clock.sleep(self._linger_s)
             size = 1 if self._alone else min(GROUP, len(self._queue))
             group = [self._queue[i].outcome for i in range(size)]
@@ -211,6 +213,7 @@ class Recorder:
             else:
                 backoff_s = BACKOFF_FIRST_S
                 self._settle(size)
+                self._crowded = size > 1 or bool(self._queue)
                 self._keep_up(size)
 
     def _settle(self, size: int) -> None:

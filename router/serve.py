@@ -61,7 +61,9 @@ class Service:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)
-        self.recorder = Recorder(self.store, self._clock, max_wait_s=config.store.max_wait_s)
+        self.recorder = Recorder(
+            self.store, self._clock, max_wait_s=config.store.max_wait_s, linger_s=config.store.linger_s
+        )
         self.telemetry = Telemetry.start(_telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)

@@ -121,7 +121,8 @@ def _against_incumbent(incumbent: PolicyResult, difference: Difference, reasons:
     better = quality.value > slack
     if quality.value < -slack:
         reasons.append(
-            f"worse than {name}: quality {100 * quality.value:+.1f} points, more than one standard error ({100 * slack:.1f})"
+            f"worse than {name}: quality {100 * quality.value:+.1f} points, "
+            f"more than one standard error ({100 * slack:.1f})"
         )
     elif better:
         praise.append(f"better than {name}: quality {100 * quality.value:+.1f} points")

@@ -52,7 +52,7 @@ def grid(unit_usd: float) -> Array:
 
 
 def moves(state: State, sources: Sequence[str]) -> list[str]:
-    """What may be asked next: a tier not seen, the cheapest only at the start, a further sample right after its tier."""
+    """What may be asked next: tiers not seen, the cheapest only first, a further sample right after its tier."""
     if not state:
         return [source for source in sources if tier_of(source) == source]
     found = []

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+
 from router.features import BUCKETS, DENSE_NAMES, FEATURES_VERSION
 from router.model import FORMAT, MANIFEST, WEIGHTS
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from fallback.cascade import Ask
 from pyarrow import parquet
 from rich.console import Console
+
+from fallback.cascade import Ask
 from router.scoring import tier_of
 from tests.support.fakes import prices
 from training.benchmark import run_benchmark, show_benchmark

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fallback.types import Message, Reply, Request, StopReason, TextBlock, Usage
 from router.features import DENSE_NAMES, request_features
 from router.model import MANIFEST, ModelError, Seen, load_model
@@ -146,7 +147,7 @@ def test_weights_count() -> None:
 
 @pytest.mark.parametrize("count", [10, 39])
 def test_too_few_examples_are_said(count: int) -> None:
-    with pytest.raises(TooLittleData, match="haiku: .* good and .* bad"):
+    with pytest.raises(TooLittleData, match=r"haiku: .* good and .* bad"):
         fit_router(world(count)[0], version="few", states=[()])
 
 
@@ -159,8 +160,6 @@ def test_a_tier_that_never_fails_is_said() -> None:
 
 def test_a_state_hardly_seen_has_no_stack() -> None:
     data, _, _ = world()
-    both = np.full(N, np.nan)
-    both[:20] = data.labels["opus"][:20]
     few = replace(data, labels={**data.labels, "opus": np.where(np.arange(N) < 200, np.nan, data.labels["opus"])})
     few = replace(few, replies={**few.replies, "opus": Vectors.of([None] * N, len(REPLY_NAMES))})
     model = fit_router(few, version="few", states=[(), ("opus",)]).model
@@ -174,7 +173,7 @@ def test_a_state_hardly_seen_has_no_stack() -> None:
 def test_arrays_and_estimators_give_the_same_probabilities(fitted: Fitted, tmp_path: Path) -> None:
     save_model(fitted, tmp_path, created_at_s=1_700_000_000.0)
     model, estimators = load_model(tmp_path), load_estimators(tmp_path)
-    data, requests, _ = world(seed=2)
+    _, requests, _ = world(seed=2)
     width = len(DENSE_NAMES)
     for row, request in enumerate(requests[:40]):
         features = request_features(request)

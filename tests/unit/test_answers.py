@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from fallback.answers import agreement, find_answer, normalised, number_in
-from fallback.arithmetic import calculate, check_sums
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fallback.answers import agreement, find_answer, normalised, number_in
+from fallback.arithmetic import calculate, check_sums
 
 
 @pytest.mark.parametrize(

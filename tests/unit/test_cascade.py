@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fallback.cascade import Ask, Keep, Option, chain_worth, next_step
 
 

@@ -8,9 +8,10 @@ import time
 
 import numpy as np
 import pytest
-from fallback.types import DocumentBlock, ImageBlock, Message, Request, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fallback.types import DocumentBlock, ImageBlock, Message, Request, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from router.features import BUCKETS, DENSE_NAMES, Features, capped, hashed, masked, request_features, tokens
 
 
@@ -31,7 +32,6 @@ def test_the_same_request_gives_the_same_features_on_every_machine() -> None:
     features = request_features(asked("How many apples has Ann? 3 + 14."))
     assert features.indices[:4].tolist() == [1728, 2188, 3676, 9332]
     assert len(features.indices) == 19
-
 
 
 def test_buckets_ascend_and_values_have_length_one() -> None:

@@ -109,17 +109,11 @@ def test_a_refusal_by_the_endpoints_breaker_gives_the_providers_probe_back(clock
 
 
 def test_a_hundred_refusals_take_no_place_of_the_provider(clock: FakeClock, road: Endpoint) -> None:
-    guards = _guards(clock, provider=2, own=1)
-    for tier in ("haiku", "sonnet"):
-        guards.permit(road, tier).failed(errors.Overloaded())  # type: ignore[union-attr]
-    clock.advance(30.0)  # the provider is half-open; haiku's own breaker opens anew at its probe
-    guards.permit(road, "haiku").failed(errors.RequestRefused())  # type: ignore[union-attr]
-    taken = [guards.permit(road, "haiku"), guards.permit(road, "haiku")]
-    assert all(taken)
-    for _ in range(100):
-        assert guards.permit(road, "haiku") is None
-    for permit in taken:
-        permit.failed(errors.Cancelled())  # type: ignore[union-attr]
+    own, provider = BreakerSettings(1, 1, open_s=60.0, jitter=0.0), BreakerSettings(1, 1, open_s=30.0, jitter=0.0)
+    guards = Guards(GuardSettings(endpoint=own, provider=provider), clock, lambda: 0.5)
+    guards.permit(road, "haiku").failed(errors.Overloaded())  # type: ignore[union-attr]
+    clock.advance(31.0)  # the provider is half-open, haiku's own breaker still open
+    assert [guards.permit(road, "haiku") for _ in range(100)] == [None] * 100
     assert all([guards.permit(road, "sonnet"), guards.permit(road, "sonnet")])
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fallback.types import Message, Reply, Request, StopReason, TextBlock, Usage
 from router.features import request_features
 from router.model import MANIFEST, WEIGHTS, ModelError, Seen, load_model

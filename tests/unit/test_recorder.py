@@ -178,13 +178,18 @@ async def test_the_stores_upkeep_is_done_beside_the_writes(recorder: Recorder, s
 
 async def test_a_linger_waits_for_company(store: ScriptedStore, clock: FakeClock) -> None:
     recorder = Recorder(store, clock, max_wait_s=1.0, linger_s=0.25)  # type: ignore[arg-type]
-    first = await start(recorder, 1)
-    await until(lambda: 0.25 in clock.wakes)
-    second = await start(recorder, 2)
-    assert store.groups == []
+    assert all(await asyncio.gather(*await start(recorder, 1)))
+    assert store.groups == [ids(1)]  # it came alone and was written at once
+    assert all(await asyncio.gather(*await start(recorder, 2, 3)))
+    assert store.groups == [ids(1), ids(2, 3)]
+    wakes = len(clock.wakes)
+    first = await start(recorder, 4)
+    await until(lambda: len(clock.wakes) > wakes)
+    second = await start(recorder, 5)
+    assert store.groups == [ids(1), ids(2, 3)]
     clock.advance(0.25)
     assert all(await asyncio.gather(*first, *second))
-    assert store.groups == [ids(1, 2)]
+    assert store.groups == [ids(1), ids(2, 3), ids(4, 5)]
     assert await recorder.close(1.0) == 0
 
 

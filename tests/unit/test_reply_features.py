@@ -6,9 +6,10 @@ import time
 
 import numpy as np
 import pytest
-from fallback.types import Message, Reply, Request, StopReason, TextBlock, ToolUseBlock, Usage
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fallback.types import Message, Reply, Request, StopReason, TextBlock, ToolUseBlock, Usage
 from router.features import Features
 from router.reply_features import REPLY_NAMES, reply_features
 
@@ -73,11 +74,23 @@ def test_every_name_is_used_and_none_is_made_up() -> None:
     # A misspelt name in the code would leave a column of zeros.
     prompt = "Do it for $3 and 'word':\n1. Ann is tall.\n2. Bob is small."
     replies = [
-        "1. Step\n**Since** 3 + 4 = 7, check: therefore error? Wait.\nAnn is tall. <answer>1</answer> tail text here",
-        '{"answer": "{\'a\': 1}"} 2 + 2 = 5.5', "<answer>-3</answer>", "3 + 4 = 7 <answer>8</answer>", "3 + 5 = 8, do it for $3 and 'word': <answer>8</answer>", "Bob is small.",
-        "<answer>(1, 2)\n</answer>", "<answer>true</answer>", "<answer>a\nb</answer>", "", r"\boxed{x}", "word", "12 12",
-        '{"answer": "\\"q w\\""}', "<answer>['a', 'b']</answer>", "<answer>3</answer> word",
-    ]  # fmt: skip
+        "1. Step\n**Since** 3 + 4 = 7, check: therefore error? Wait.\nAnn is tall. <answer>1</answer> and a tail text",
+        '{"answer": "{\'a\': 1}"} 2 + 2 = 5.5',
+        "<answer>-3</answer>",
+        "3 + 4 = 7 <answer>8</answer>",
+        "3 + 5 = 8, do it for $3 and 'word': <answer>8</answer>",
+        "Bob is small.",
+        "<answer>(1, 2)\n</answer>",
+        "<answer>true</answer>",
+        "<answer>a\nb</answer>",
+        "",
+        r"\boxed{x}",
+        "word",
+        "12 12",
+        '{"answer": "\\"q w\\""}',
+        "<answer>['a', 'b']</answer>",
+        "<answer>3</answer> word",
+    ]
     used = sum(np.abs(features_of(prompt, reply).dense) for reply in replies)
     silent = {name for name, value in zip(REPLY_NAMES, np.asarray(used).tolist(), strict=True) if value == 0}
     assert silent == {"tool_calls", "stopped_max_tokens", "stopped_tool_use", "stopped_refusal"}

@@ -81,7 +81,7 @@ def read_recorded(path: Path, generation: str, prices: PriceBook, *, second_samp
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415 - 0.3 s to import, for this command only
+    from pyarrow import ArrowInvalid, parquet
 
     try:
         rows: list[dict[str, Any]] = parquet.read_table(path, columns=list(_COLUMNS)).to_pylist()
