@@ -88,7 +88,9 @@ def summary(day: Day) -> Table:
 def oracle_and_constants(first: Day, second: Day, *, seed: int) -> Table:
     """What each tier alone would have given on the same requests, and a router that knows the answers."""
     source, prices = SimulatedSource(seed), parse_price_book(tomllib.loads(BUILT_IN_PRICES.read_text()))
-    table = Table("for comparison", "day 1 quality", "day 1 $ per 1,000", "day 2 quality", "day 2 $ per 1,000", box=None)
+    table = Table(
+        "for comparison", "day 1 quality", "day 1 $ per 1,000", "day 2 quality", "day 2 $ per 1,000", box=None
+    )
     columns = []
     for day in (first, second):
         cases = [one.case for one in day.answered]
@@ -97,7 +99,9 @@ def oracle_and_constants(first: Day, second: Day, *, seed: int) -> Table:
     for tier in _tiers():
         table.add_row(f"always {tier}", *(cell for by_tier, _ in columns for cell in _cells(by_tier[tier])))
     table.add_row("oracle", *(cell for _, oracle in columns for cell in _cells(oracle)))
-    table.add_row("tierwise", *(cell for day in (first, second) for cell in _cells(np.stack([day.quality, day.cost_usd], 1))))
+    table.add_row(
+        "tierwise", *(cell for day in (first, second) for cell in _cells(np.stack([day.quality, day.cost_usd], 1)))
+    )
     return table
 
 

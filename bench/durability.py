@@ -56,7 +56,10 @@ def measure(kills: int, seed: int) -> dict[str, object]:
     rng = random.Random(seed)
     received: list[tuple[str, bool]] = []
     ready_s: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, child("bench/static_emulator.py", environ={"PYTHONPATH": "."}) as (_, upstream):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        child("bench/static_emulator.py", environ={"PYTHONPATH": "."}) as (_, upstream),
+    ):
         url = f"sqlite:///{folder}/outcomes.db"
         config = Path(folder) / "tierwise.toml"
         config.write_text(

@@ -23,7 +23,9 @@ from processes import child
 
 from router.v1 import router_pb2, router_pb2_grpc
 
-PROMPT = ("A customer writes that the order from last Tuesday arrived with two of five items missing and asks. " * 11)[:1000]
+PROMPT = ("A customer writes that the order from last Tuesday arrived with two of five items missing and asks. " * 11)[
+    :1000
+]
 
 
 def request() -> router_pb2.CompleteRequest:
@@ -54,7 +56,9 @@ def cpu_s(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-async def compare(service: tuple[psutil.Process, int], plain: tuple[psutil.Process, int], args: argparse.Namespace) -> dict:
+async def compare(
+    service: tuple[psutil.Process, int], plain: tuple[psutil.Process, int], args: argparse.Namespace
+) -> dict:
     """CPU milliseconds per request of both, by round."""
     found: dict[str, list[float]] = {"service": [], "pass_through": []}
     async with (
@@ -87,7 +91,10 @@ async def compare(service: tuple[psutil.Process, int], plain: tuple[psutil.Proce
 
 def measure(args: argparse.Namespace) -> dict:
     """The figures."""
-    with tempfile.TemporaryDirectory() as folder, child("bench/static_emulator.py", environ={"PYTHONPATH": "."}) as (_, upstream):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        child("bench/static_emulator.py", environ={"PYTHONPATH": "."}) as (_, upstream),
+    ):
         base_url = f"http://127.0.0.1:{upstream}"
         config = Path(folder) / "tierwise.toml"
         config.write_text(

@@ -17,7 +17,7 @@ from router.v1 import router_pb2
 Make = Callable[[], Awaitable[router_pb2.CompleteResponse]]
 
 
-class _Abandoned(Exception):  # noqa: N818 - a signal between two callers, never an error
+class _Abandoned(Exception):
     """The first caller went away; somebody else has to do it."""
 
 

@@ -57,7 +57,7 @@ class Service:
         self._config_path = config_path
         self._emulator_url = emulator_url
         self._clock = SystemClock()
-        self._uniform = random.Random().random
+        self._uniform = random.Random().random  # noqa: S311 - jitter and exploration, not secrets
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)

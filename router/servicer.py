@@ -48,9 +48,7 @@ class _Rpc:
         self._clock = clock
         self._telemetry = telemetry
         self._wall_s, self._started_s = clock.wall_s(), clock.monotonic_s()
-        self.metadata = {
-            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-        }
+        self.metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         self.completion: Completion | None = None
 
     async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:

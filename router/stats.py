@@ -76,7 +76,7 @@ class StatsRow:
 
 def clopper_pearson(count: int, of: int) -> tuple[float, float]:
     """Exact 95 % interval of a share; (0, 1) when `of` is 0."""
-    from scipy.special import betaincinv  # noqa: PLC0415 - most of a second, and only this command needs it
+    from scipy.special import betaincinv
 
     low = float(betaincinv(count, of - count + 1, 0.025)) if count > 0 else 0.0
     high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
@@ -140,8 +140,8 @@ def as_json(found: Sequence[StatsRow]) -> list[dict[str, Any]]:
 
 def render(found: Sequence[StatsRow]) -> Table:
     """The rows as a table for a terminal; with no rows, a table that says so."""
-    from rich.table import Table  # noqa: PLC0415 - only commands print
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     if not found:
         empty = Table("tierwise")

@@ -32,7 +32,7 @@ _WORDS_LENGTH = 1.5
 _MIN_DOCUMENTS = 2  # in which a word must stand
 
 
-class TooLittleData(ValueError):  # noqa: N818 - says what it is
+class TooLittleData(ValueError):
     """Some tier has too few labelled examples of either kind; the message says which and how many."""
 
 

@@ -51,7 +51,7 @@ class Silent:
         """Nothing."""
 
 
-class CannotFit(Exception):  # noqa: N818 - says what it is
+class CannotFit(Exception):
     """These data make no model; the message says why. The night ends refused."""
 
 

@@ -38,15 +38,15 @@ _POINTER_LIMIT = 64 * 1024
 _HISTORY_LIMIT = 8 * 1024 * 1024
 
 
-class LockHeld(RegistryError):  # noqa: N818 - says what it is
+class LockHeld(RegistryError):
     """Another process is at it."""
 
 
-class NoPrevious(RegistryError):  # noqa: N818 - says what it is
+class NoPrevious(RegistryError):
     """There is no earlier version to roll back to."""
 
 
-class CurrentChanged(RegistryError):  # noqa: N818 - says what it is
+class CurrentChanged(RegistryError):
     """`current` is not what it was when the model was judged against it."""
 
 

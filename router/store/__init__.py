@@ -23,7 +23,7 @@ class StoreError(Exception):
         self.detail = detail
 
 
-class Unstorable(StoreError):  # noqa: N818 - it says what the values are
+class Unstorable(StoreError):
     """One of these values can never be stored, however often it is tried. Nothing was written."""
 
 

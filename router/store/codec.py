@@ -30,7 +30,7 @@ _ABSENT = -1
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-class CorruptRow(Exception):  # noqa: N818 - it says what the row is
+class CorruptRow(Exception):
     """The row is not one that `encode` wrote. Says nothing of its content."""
 
 

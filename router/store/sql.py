@@ -227,7 +227,7 @@ class SqlStore:
                 version = None  # no such table: a new database, or one that the migration will find broken
             if version == HEAD:
                 return
-            from router.store.migrate import upgrade  # noqa: PLC0415 - alembic takes half a second to import
+            from router.store.migrate import upgrade
 
             with self._writes.begin() as connection:
                 upgrade(connection)

@@ -122,7 +122,9 @@ async def test_no_reply_is_a_typed_status_with_its_outcome(
     tmp_path: Any, action: dict[str, Any], code: grpc.StatusCode, reason: str, *, retries: bool
 ) -> None:
     rules = [{"action": {"kind": "status", **action}}]
-    async with running(tmp_path, faults={"rules": rules}, resilience={"backoff_base_s": 0.01, "backoff_cap_s": 0.02}) as service:
+    async with running(
+        tmp_path, faults={"rules": rules}, resilience={"backoff_base_s": 0.01, "backoff_cap_s": 0.02}
+    ) as service:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await service.router.Complete(text_request(), timeout=20)
         assert caught.value.code() is code
@@ -172,7 +174,9 @@ async def test_a_truncated_reply_gets_a_longer_limit_before_a_dearer_tier(tmp_pa
 
 
 @pytest.mark.parametrize(("refused", "tiers"), [("hand_back", ["haiku"]), ("escalate", ["haiku", "sonnet"])])
-async def test_a_refusal_is_a_reply_and_the_workload_says_what_then(tmp_path: Any, refused: str, tiers: list[str]) -> None:
+async def test_a_refusal_is_a_reply_and_the_workload_says_what_then(
+    tmp_path: Any, refused: str, tiers: list[str]
+) -> None:
     faults = {"rules": [{"model": "haiku", "action": {"kind": "refusal"}}]}
     async with running(tmp_path, faults=faults, workloads={"default": {"refused": refused, "explore": 0}}) as service:
         response = await service.router.Complete(text_request())
@@ -210,7 +214,10 @@ INVALID = [
     ("workload", router_pb2.CompleteRequest(workload="a\nb", prompt=text_prompt())),
     ("prompt.messages", router_pb2.CompleteRequest(prompt=router_pb2.Prompt(max_tokens=10))),
     ("prompt.max_tokens", router_pb2.CompleteRequest(prompt=text_prompt(max_tokens=0))),
-    ("prompt.output_schema_json", router_pb2.CompleteRequest(prompt=text_prompt(output_schema_json='{"type": "object", "required": 3}'))),
+    (
+        "prompt.output_schema_json",
+        router_pb2.CompleteRequest(prompt=text_prompt(output_schema_json='{"type": "object", "required": 3}')),
+    ),
     ("bounds.highest_tier", text_request(bounds=router_pb2.Bounds(highest_tier="fable"))),
     ("bounds.lowest_tier", text_request(bounds=router_pb2.Bounds(lowest_tier="opus", highest_tier="haiku"))),
     ("labels", text_request(labels={"k": "x" * 300})),
@@ -293,7 +300,10 @@ async def test_exploration_is_logged_with_its_propensities(tmp_path: Any) -> Non
         for _ in range(20):
             await service.router.Complete(text_request())
         decisions = [one.outcome.decision for one in service.outcomes()]
-        assert all(decision.propensities == pytest.approx(dict.fromkeys(("haiku", "sonnet", "opus"), 1 / 3)) for decision in decisions)
+        assert all(
+            decision.propensities == pytest.approx(dict.fromkeys(("haiku", "sonnet", "opus"), 1 / 3))
+            for decision in decisions
+        )
         assert all(decision.mode is Mode.CHAIN for decision in decisions)
         assert all(decision.explored is (decision.start_tier != "haiku") for decision in decisions)
         attempts_are_requests(service)
@@ -302,5 +312,5 @@ async def test_exploration_is_logged_with_its_propensities(tmp_path: Any) -> Non
 async def until(true: Any) -> None:
     """Wait for a condition, by yielding to the loop; pytest's own timeout ends a test that waits in vain."""
     async with asyncio.timeout(10):
-        while not true():
+        while not true():  # noqa: ASYNC110 - other processes' state has no event to wait for
             await asyncio.sleep(0.01)

@@ -35,7 +35,11 @@ async def test_feedback_is_idempotent_and_the_last_report_stands(tmp_path: Any) 
         )
         [recorded] = service.outcomes()
         assert recorded.feedback is not None
-        assert (recorded.feedback.good, recorded.feedback.sufficient_tier, recorded.feedback.reason) == (False, "opus", "wrong")
+        assert (recorded.feedback.good, recorded.feedback.sufficient_tier, recorded.feedback.reason) == (
+            False,
+            "opus",
+            "wrong",
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,5 +178,7 @@ async def test_retention_is_opt_in_and_enforced(tmp_path: Any) -> None:
         assert "canary reply" in kept.outcome.retained.reply_json
         assert not_kept.outcome.retained is None
         later = kept.outcome.received_at_s + 2 * 86_400
-        await service.service.recorder.run(lambda store: store.enforce_retention(now_s=later, max_age_s={"kept": 86_400.0}))
+        await service.service.recorder.run(
+            lambda store: store.enforce_retention(now_s=later, max_age_s={"kept": 86_400.0})
+        )
         assert all(one.outcome.retained is None for one in service.outcomes())
