@@ -19,6 +19,10 @@ from training.worth import Table, after, grid, kept, learn_worth, moves, walk
 
 Array = NDArray[np.float64]
 
+# Standard errors of the training prompts' quality that a knob must clear its target by. At 0 the target is met
+# in expectation over prompts like these; fresh prompts then fall short about as often as not.
+CAUTION = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Played:
@@ -73,12 +77,14 @@ def _choose(
     order = np.arange(len(played))
     quality = IsotonicRegression().fit_transform(order, [float(each.good.mean()) for each in played])
     cost = IsotonicRegression().fit_transform(order, [float(each.cost_usd.mean()) for each in played])
-    needed = float(train.correct(best_tier).mean())
+    best_good = train.correct(best_tier)
+    needed = float(best_good.mean())
     knobs: dict[float, float | None] = {}
     for target in targets:
-        enough = np.flatnonzero(quality >= target * needed)
+        margins = [CAUTION * float(np.std(each.good - target * best_good)) / np.sqrt(len(train)) for each in played]
+        enough = np.flatnonzero(quality - margins >= target * needed)
         if len(enough) and cost[enough[0]] < constant_usd:
-            knobs[target] = _between(model.mistake_costs_usd, quality, int(enough[0]), target * needed)
+            knobs[target] = _between(model.mistake_costs_usd, quality - margins, int(enough[0]), target * needed)
         else:
             knobs[target] = None
     return knobs
