@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -24,7 +25,7 @@ from fallback.emulator.workloads import WORKLOADS, grade
 from fallback.emulator.workloads.base import Case
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
-EMULATOR_SEED = 7
+_EMULATOR_SEED = 7
 _CONCURRENCY = 24
 # The share of replies that callers come back to with good or bad.
 _FEEDBACK_EVERY = 2
@@ -35,10 +36,10 @@ _ROUND = sum(_MIX.get(name, 1) for name in WORKLOADS)
 console = Console(highlight=False, width=110)
 
 
-def cases(day: int, rounds: int) -> list[Case]:
-    """The day's requests, workloads in turn; no prompt of one day is asked on another."""
+def cases(day: int, rounds: int, seed: int = 0) -> list[Case]:
+    """The day's requests, workloads in turn; no prompt of one day or seed is asked on another."""
     return [
-        workload.case(1_000 + day, number * _MIX.get(workload.name, 1) + again)
+        workload.case(1_000 * (seed + 1) + day, number * _MIX.get(workload.name, 1) + again)
         for number in range(rounds)
         for workload in WORKLOADS.values()
         for again in range(_MIX.get(workload.name, 1))
@@ -52,10 +53,10 @@ def request_for(case: Case) -> router_pb2.CompleteRequest:
     return router_pb2.CompleteRequest(workload=case.workload, prompt=prompt, labels={"data": "simulated"})
 
 
-async def live(target: str, day: int, rounds: int) -> Day:
+async def live(target: str, requests: Sequence[Case]) -> Day:
     """One day: every request asked once, half of the replies judged by their callers afterwards."""
     answered: list[Answered] = []
-    waiting = iter(enumerate(cases(day, rounds)))
+    waiting = iter(enumerate(requests))
     async with grpc.aio.insecure_channel(target) as channel:
         router = router_pb2_grpc.RouterServiceStub(channel)
         feedback = feedback_pb2_grpc.FeedbackServiceStub(channel)
@@ -114,29 +115,29 @@ def write_config(folder: Path, upstream: str) -> Path:
     return path
 
 
-def main(rounds: int, folder: Path) -> None:
+def main(rounds: int, folder: Path, seed: int) -> None:
     """Day 1, the night, day 2, and what changed."""
     started = time.monotonic()
     n = rounds * _ROUND
     console.print("[bold]tierwise demo[/bold]: every answer is SIMULATED by the emulator; everything else is real.\n")
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.html"
-    with child("-m", "router.cli", "emulate", "--port", "0", "--seed", str(EMULATOR_SEED)) as (_, port):
+    with child("-m", "router.cli", "emulate", "--port", "0", "--seed", str(_EMULATOR_SEED + seed)) as (_, port):
         config = write_config(folder, f"http://127.0.0.1:{port}")
         keyed = {"ANTHROPIC_API_KEY": "emulated"}
         with child("-m", "router.cli", "serve", "--config", str(config), environ=keyed) as (_, listening):
             target = f"127.0.0.1:{listening}"
             console.print(f"[bold]day 1[/bold]: {n} requests of {len(WORKLOADS)} workloads, no model yet")
-            first = asyncio.run(live(target, 1, rounds))
+            first = asyncio.run(live(target, cases(1, rounds, seed)))
             console.print(summary(first))
             night(config, report)
             version = asyncio.run(model_in_use(target))
             if not version:
                 raise SystemExit("the gate published no model: day 2 would be like day 1")
             console.print(f"[bold]day 2[/bold]: {n} requests never seen before, decided by model {version}")
-            second = asyncio.run(live(target, 2, rounds))
+            second = asyncio.run(live(target, cases(2, rounds, seed)))
             console.print(summary(second))
-    console.print(oracle_and_constants(first, second, seed=EMULATOR_SEED))
+    console.print(oracle_and_constants(first, second, seed=_EMULATOR_SEED + seed))
     console.print(saving(first, second))
     console.print(f"report: {report}\ntook {time.monotonic() - started:.0f} s in all", markup=False)
 
@@ -144,6 +145,7 @@ def main(rounds: int, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200, help=f"rounds of traffic a day, {_ROUND} requests each")
+    parser.add_argument("--seed", type=int, default=0, help="other requests and other answers")
     parser.add_argument("--folder", type=Path, help="where store, models and report go; a new one by default")
     arguments = parser.parse_args()
-    main(arguments.rounds, arguments.folder or Path(tempfile.mkdtemp(prefix="tierwise-demo-")))
+    main(arguments.rounds, arguments.folder or Path(tempfile.mkdtemp(prefix="tierwise-demo-")), arguments.seed)

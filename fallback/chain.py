@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fallback.checks import Case, Check
+from fallback.checks import Case
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Cancelled, Failure, NotAttempted, UpstreamError
 from fallback.guards import Call, Guards
+from fallback.job import Job, Resolution
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
 from fallback.recovery import FailOverEndpoint, FailOverTier, GiveUp, RecoverySettings, Retry, Situation, decide
@@ -35,38 +36,6 @@ from fallback.types import (
 
 # Kept back beside the next tier's own minimum: a timeout fires a little late.
 _SLACK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the workload allows. `unjudged` says what a check that could not tell means."""
-
-    unjudged: Remedy | None = None  # None: let the reply pass
-    failover_up: bool = True
-    failover_down: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request with its plan. `tiers` in the order to try; `allowed` may be failed over to as well."""
-
-    request: Request
-    tiers: tuple[str, ...]
-    allowed: frozenset[str]
-    checks: tuple[Check, ...]
-    rules: Rules
-    deadline_s: float
-    cost_cap_usd: float = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """How it ended: the reply to hand over, whose it is, and why it is not accepted where it is not."""
-
-    reply: Reply
-    tier: str
-    accepted: bool
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +136,17 @@ class Chain:
         """The plan's tiers above `tier`, which a failover may have left out of the plan."""
         return tuple(name for name in job.tiers if self._rung[name] > self._rung[tier.name])
 
+    def bound_usd(self, tier: str, request: Request, max_tokens: int) -> float:
+        """The most that one attempt on a tier may cost, on its dearest endpoint."""
+        limit = min(max_tokens, self._tiers[tier].max_output_tokens)
+        return self._prices.bound_usd(self._tiers[tier].model, request, limit, multiplier=self._surcharge[tier])
+
     def _obstacle(self, job: Job, step: _Step, ledger: Ledger) -> str:
         """Why this step must not start: no time or no money left for it; empty when it may."""
         if self._time_left_s(job) < step.tier.min_time_s:
             return "deadline"
         if job.cost_cap_usd < float("inf"):
-            bound_usd = self._prices.bound_usd(
-                step.tier.model, job.request, step.max_tokens, multiplier=self._surcharge[step.tier.name]
-            )
+            bound_usd = self.bound_usd(step.tier.name, job.request, step.max_tokens)
             if ledger.cost_usd + bound_usd > job.cost_cap_usd:
                 return "cost_cap"
         return ""

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fallback.chain import Chain, Job, Resolution, Rules
+from fallback.chain import Chain
 from fallback.checks import Case, Check
 from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Failure
+from fallback.job import Job, Resolution, Rules
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
 from router.config import WorkloadConfig
@@ -124,11 +125,9 @@ class Completer:
         cap_usd = self.cap_usd(ask)
         if math.isinf(cap_usd):
             return allowed
-        max_tokens = ask.request.max_tokens
+        request = ask.request
         affordable = tuple(
-            name
-            for name in allowed
-            if self.prices.bound_usd(self.ladder[name].model, ask.request, max_tokens) <= cap_usd
+            name for name in allowed if self.chain.bound_usd(name, request, request.max_tokens) <= cap_usd
         )
         if not affordable:
             raise InvalidField("bounds.cost_cap_usd", "no allowed tier is sure to cost less than this")

@@ -123,7 +123,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 if not key:
                     return await make()
                 digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-                return await self._replays.once((request.workload, key), digest, make)
+                return await self._replays.once((ask.request.workload, key), digest, make)
 
         return await rpc.answer(work)
 

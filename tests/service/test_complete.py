@@ -165,7 +165,7 @@ async def test_a_caller_that_goes_away_cancels_the_upstream_call(tmp_path: Any) 
 
 async def test_a_truncated_reply_gets_a_longer_limit_before_a_dearer_tier(tmp_path: Any) -> None:
     source = StaticSource(" ".join(f"point {number};" for number in range(60)), output_tokens=300)
-    async with running(tmp_path, source=source) as service:
+    async with running(tmp_path, source=source, workloads={"default": {"explore": 0}}) as service:
         request = router_pb2.CompleteRequest(prompt=text_prompt(max_tokens=100, max_tokens_ceiling=1_000))
         response = await service.router.Complete(request)
         assert [(a.tier, a.purpose) for a in response.attempts] == [("haiku", "first"), ("haiku", "longer")]

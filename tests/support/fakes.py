@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from fallback.breaker import BreakerSettings
-from fallback.chain import Chain, Job, Resolution, Rules
+from fallback.chain import Chain
 from fallback.checks import Case, Check, Judgement
 from fallback.economics import PriceBook, parse_price_book
 from fallback.errors import Failure, TimedOut
 from fallback.guards import Guards, GuardSettings
+from fallback.job import Job, Resolution, Rules
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings

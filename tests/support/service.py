@@ -66,6 +66,9 @@ async def running(
         "resilience": {"backoff_base_s": 0.01},
         **sections,
     }
+    # Exploration is random on purpose; a test that is not about it starts where the plan says.
+    workloads: dict[str, Any] = {"default": {}, **document.get("workloads", {})}
+    document["workloads"] = {name: {"explore": 0, **policy} for name, policy in workloads.items()}
     service = Service(Config.model_validate(document), emulator_url=base_url)
     await service.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{service.port}")

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from fallback import errors
-from fallback.chain import Rules
+from fallback.job import Rules
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.guards import GuardSettings
 from fallback.providers import Endpoint

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fallback import errors
 from fallback.breaker import BreakerSettings
-from fallback.chain import Rules
+from fallback.job import Rules
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.errors import Failure
 from fallback.guards import GuardSettings

@@ -6,8 +6,9 @@ matter, hedged wording. The ladder is graded: haiku is good at the short ones, s
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
@@ -65,6 +66,9 @@ _GRAMMAR = Grammar(
         "frac": either(list(_FRACTIONS)),
     },
 )
+_SIGNS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
+    {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+)
 _EQUATION = re.compile(r"(-?\d+(?:\.\d+)?) ([+*/-]) (-?\d+(?:\.\d+)?) = (-?\d+(?:\.\d+)?)")
 
 
@@ -84,8 +88,7 @@ def solve(steps: tuple[Step, ...], *, slip_at: int = -1, slip: int = 0) -> tuple
     lines: list[str] = []
 
     def equation(what: str, left: float, sign: str, right: float, *, off: int = 0) -> float:
-        value = {"+": left + right, "-": left - right, "*": left * right, "/": left / right}[sign]
-        value = round(value + off, 2)
+        value = round(_SIGNS[sign](left, right) + off, 2)
         lines.append(f"{what}: {left:.10g} {sign} {right:.10g} = {value:.10g}")
         return value
 
