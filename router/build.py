@@ -13,7 +13,8 @@ from fallback.providers import Endpoint
 from fallback.providers.anthropic_api import AnthropicProvider, Client, make_client
 from fallback.types import Tier
 from router.completion import Completer
-from router.config import Config, ConfigError, EndpointConfig
+from router.config import Config, ConfigError
+from router.config_sections import EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.outcome import RequestIds

@@ -16,7 +16,7 @@ from fallback.errors import Failure
 from fallback.job import Job, Resolution, Rules
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
-from router.config import WorkloadConfig
+from router.config_sections import WorkloadConfig
 from router.deliberation import Deliberation
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features

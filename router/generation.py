@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from fallback.checks import Check
 from fallback.providers import Endpoint
 from router.completion import Completer
-from router.config import Config, WorkloadConfig
+from router.config import Config
+from router.config_sections import WorkloadConfig
 from router.translate import Limits
 
 

@@ -21,7 +21,8 @@ from fallback.guards import Guards
 from fallback.providers import Endpoint
 from router.admission import Admission
 from router.build import make_endpoints, make_generation
-from router.config import Config, ConfigError, EndpointConfig, TelemetryConfig, load_config
+from router.config import Config, ConfigError, load_config
+from router.config_sections import EndpointConfig, TelemetryConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health

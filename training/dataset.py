@@ -16,12 +16,23 @@ speaks in turn, weakest first, and a later one overrules an earlier one for the 
    `sufficient_tier` labels that tier good and the cheaper ones bad, called or not, because the caller
    says so of the request; where the two contradict each other the judgement of the reply stands.
 
+**What an Accept is worth.** Checks miss things, so "accepted" says less than "good". Where a workload's tier
+has at least 20 accepted replies that were handed over and judged by feedback, its Accepts are no labels any
+more: the judged ones stand for all that were handed over, each with the weight 1/P(judged | workload, tier,
+accepted), estimated by their share (Horvitz & Thompson 1952; with the estimated share it is Hájek's
+normalised form). This is right if who reports does not hang on how good the reply was, given workload, tier
+and accepted (missing at random). A label stands for at most 10 replies; beyond that the Rejects of that
+workload's tier weigh less instead, so that accepted and rejected keep their proportion. What the checks accepted
+and the learned scorer sent on was never handed over, and has no label there. Where there is less
+feedback, an Accept is a weak good, as said above. A Reject stays what it is.
+
 A Failure never gives a label: a tier that was tried and never replied has none, whoever speaks. Nor
 has a cancelled attempt, which is a Failure too.
 
 **Weights** (of an example in its tier's training set) are the product of
+- the replies that it stands for, as above;
 - the source's strength: verdicts count half of feedback, good and bad alike so that the classes keep
-  their proportion;
+  their proportion; but all of it where feedback speaks for the accepted replies;
 - the inverse propensity of the start tier, clipped to [1, 10], so that what was explored stands for
   what was not (Horvitz & Thompson 1952; clipping: Ionides 2008);
 - a factor ≤ 1 per group, so that no group holds more than its ceiling of a tier's total weight. A group
@@ -35,8 +46,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import numpy as np
@@ -57,7 +68,9 @@ SIMULATED_LABEL = "simulated"
 
 MAX_INVERSE_PROPENSITY = 10.0
 MAX_REQUESTS = 30_000  # about 5 kB a row, and four times that while fitting: a night stays below 1 GB
-_STRENGTH = {Source.VERDICT: 0.5, Source.FEEDBACK: 1.0}
+MIN_JUDGED = 20  # accepted replies with feedback, before they speak for those without
+MAX_STANDS_FOR = 10.0
+_WEAK = 0.5  # a verdict's weight beside feedback's, where Accepts are labels
 
 Array = NDArray[np.float64]
 
@@ -91,7 +104,7 @@ class Dataset:
         """The tier's labelled rows, weighted."""
         found = [(i, row, row.labels[tier]) for i, row in enumerate(self.rows) if tier in row.labels]
         weight = np.array(
-            [_STRENGTH[label.source] * min(1.0 / row.propensity, MAX_INVERSE_PROPENSITY) for _, row, label in found],
+            [label.strength * label.weight * min(1.0 / row.propensity, MAX_INVERSE_PROPENSITY) for _, row, label in found],
             dtype=float,
         )
         return Examples(
@@ -122,7 +135,7 @@ class Dataset:
         """sha256 of everything that training reads, in hex: the same data give the same model."""
         digest = sha256(f"{FEATURES_VERSION}|{self.ladder}".encode())
         for row in self.rows:
-            labels = sorted((tier, label.good, label.source.value) for tier, label in row.labels.items())
+            labels = sorted((tier, each.good, each.source.value, each.weight) for tier, each in row.labels.items())
             # What an id's outcome holds never changes once stored; its labels may, when feedback comes.
             digest.update(repr((row.request_id, row.group, row.propensity, labels)).encode())
         return digest.hexdigest()
@@ -163,7 +176,7 @@ def read_dataset(
         if len(rows) == max_requests:
             skipped["older than the newest " + f"{max_requests:,}"] += 1
         rows.append(_row(record, features, tuple(ladder), skipped))
-    return Dataset(tuple(rows), dict(sorted(skipped.items())), tuple(ladder))
+    return Dataset(weighed(rows), dict(sorted(skipped.items())), tuple(ladder))
 
 
 def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped: Counter[str]) -> Row:
@@ -251,7 +264,37 @@ def labels_of(record: Recorded, ladder: Sequence[str] = LADDER) -> dict[str, Lab
         labels |= source(record, ladder)
     replied = _last_replies(record.outcome).keys()
     only_failed = {attempt.tier for attempt in record.outcome.attempts} - replied
-    return {tier: labels[tier] for tier in ladder if tier in labels and tier not in only_failed}
+    accepted = {tier for tier, label in _from_verdicts(record, ladder).items() if label.good}
+    return {
+        tier: replace(labels[tier], accepted=tier in accepted)
+        for tier in ladder
+        if tier in labels and tier not in only_failed
+    }
+
+
+def weighed(rows: Collection[Row]) -> tuple[Row, ...]:
+    """The rows with labels as the module's docstring says what an Accept is worth."""
+    handed_over: Counter[tuple[str, str]] = Counter()
+    judged: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        label = row.labels.get(row.resolved)
+        if label is not None and label.accepted:
+            handed_over[row.workload, row.resolved] += 1
+            judged[row.workload, row.resolved] += label.source is Source.FEEDBACK
+    stands_for = {cell: handed_over[cell] / n for cell, n in judged.items() if n >= MIN_JUDGED}
+    return tuple(replace(row, labels=dict(_weighed(row, stands_for))) for row in rows)
+
+
+def _weighed(row: Row, stands_for: Mapping[tuple[str, str], float]) -> Iterator[tuple[str, Label]]:
+    for tier, label in row.labels.items():
+        replies = stands_for.get((row.workload, tier))
+        if replies is None:
+            strength = _WEAK if label.source is Source.VERDICT else 1.0
+            yield tier, replace(label, strength=strength)
+        elif label.source is Source.FEEDBACK and label.accepted and tier == row.resolved:
+            yield tier, replace(label, weight=min(replies, MAX_STANDS_FOR))
+        elif label.source is Source.FEEDBACK or not label.accepted:
+            yield tier, replace(label, weight=min(1.0, MAX_STANDS_FOR / replies))
 
 
 def _from_verdicts(record: Recorded, _ladder: Sequence[str]) -> dict[str, Label]:

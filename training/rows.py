@@ -21,10 +21,17 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Whether a tier's reply was good, and who says so."""
+    """Whether a tier's reply was good, and who says so.
+
+    `accepted`: the checks looked and let it pass. `weight`: how many replies the label stands for, so that
+    those with labels stand for all. `strength`: how far the source is to be trusted beside others.
+    """
 
     good: bool
     source: Source
+    accepted: bool = False
+    weight: float = 1.0
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
