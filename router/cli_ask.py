@@ -84,7 +84,7 @@ def explain(text: str | None, target: str, timeout_s: float, *, as_json: bool, *
     decision = response.decision
     click.echo(_decision_line(decision))
     table = Table("tier", "P(good)", "expected cost", "order")
-    for tier in sorted({*decision.tiers, *decision.probabilities, *decision.expected_cost_usd}, key=str):
+    for tier in sorted(decision.expected_cost_usd, key=lambda name: decision.expected_cost_usd[name]):
         probability, cost = decision.probabilities.get(tier), decision.expected_cost_usd.get(tier)
         order = str(list(decision.tiers).index(tier) + 1) if tier in decision.tiers else "-"
         shown = "-" if probability is None else f"{probability:.3f}"

@@ -47,4 +47,4 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> 
         return
     from rich.console import Console
 
-    Console(width=max(100, Console().width)).print(render(found))
+    Console(width=max(170, Console().width)).print(render(found))

@@ -164,7 +164,7 @@ def render(found: Sequence[StatsRow]) -> Table:
         "saved",
         "bad by feedback",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=heading.startswith("start tier"))
     for row in found:
         table.add_row(
             Text(row.workload),  # a caller's word: never markup

@@ -289,12 +289,11 @@ def _weighed(row: Row, stands_for: Mapping[tuple[str, str], float]) -> Iterator[
     for tier, label in row.labels.items():
         replies = stands_for.get((row.workload, tier))
         if replies is None:
-            strength = _WEAK if label.source is Source.VERDICT else 1.0
-            yield tier, replace(label, strength=strength)
+            yield tier, label
         elif label.source is Source.FEEDBACK and label.accepted and tier == row.resolved:
             yield tier, replace(label, weight=min(replies, MAX_STANDS_FOR))
         elif label.source is Source.FEEDBACK or not label.accepted:
-            yield tier, replace(label, weight=min(1.0, MAX_STANDS_FOR / replies))
+            yield tier, replace(label, weight=min(1.0, MAX_STANDS_FOR / replies), strength=1.0)
 
 
 def _from_verdicts(record: Recorded, _ladder: Sequence[str]) -> dict[str, Label]:
@@ -307,9 +306,9 @@ def _from_verdicts(record: Recorded, _ladder: Sequence[str]) -> dict[str, Label]
         finished = len(verdicts) < len(attempt.checks) or (outcome.accepted and tier == outcome.resolved_tier)
         if rejections:
             if rejections[0].remedy is Remedy.ESCALATE:
-                labels[tier] = Label(False, Source.VERDICT)
+                labels[tier] = Label(False, Source.VERDICT, strength=_WEAK)
         elif finished and verdicts and all(isinstance(verdict, Accept) for verdict in verdicts):
-            labels[tier] = Label(True, Source.VERDICT)
+            labels[tier] = Label(True, Source.VERDICT, strength=_WEAK)
     return labels
 
 

@@ -23,6 +23,7 @@ _FOOTER = "\n```"
 _MAX_LINES = 40
 _MAX_STEPS = 2_000
 _MAX_VALUE = 10**9
+_MAX_DRAWS = 20
 _SET = re.compile(r"([xyz]) = (?:(\w+) ([+*-]) (\w+)|\((\w+) ([+*-]) (\w+)\) % (\d{1,3})|(\d{1,4}))\Z")
 _LOOP = re.compile(r"for ([ij]) in range\((\d{1,2})\):\Z")
 _BRANCH = re.compile(r"if (\w+) (?:% (\d{1,2}) == (\d{1,2})|> (\w+)):\Z")
@@ -125,9 +126,10 @@ class Programs:
     )
 
     def case(self, seed: int, index: int) -> Case:
-        """The case of that number."""
+        """The case of that number: the first program drawn that stays within the limits; few do not."""
         rng = Random(f"{self.name}:{seed}:{index}")
-        return sure(self.recognise(f"{_HEADER}{_source(rng)}{_FOOTER}"))
+        drawn = (self.recognise(f"{_HEADER}{_source(rng)}{_FOOTER}") for _ in range(_MAX_DRAWS))
+        return sure(next((case for case in drawn if case is not None), None))
 
     def recognise(self, prompt: str) -> Case | None:
         """Read the program and run it."""
