@@ -64,6 +64,11 @@ class Day:
         return self.column(lambda one: float(len(one.response.attempts)))
 
 
+def unexplored(day: Day) -> Day:
+    """The requests that were started where the plan would have started them."""
+    return Day(tuple(one for one in day.answered if not one.response.decision.explored))
+
+
 def summary(day: Day) -> Table:
     """Per workload and in all: quality, cost per 1,000, calls per request, escalation rate, share by tier."""
     table = Table("workload", "quality", "$ per 1,000", "calls/request", "escalated", "resolved by", box=None)
@@ -111,7 +116,7 @@ def saving(first: Day, second: Day) -> str:
     calls = _ratio_interval(second.calls, first.calls)
     quality = _difference_interval(second.quality, first.quality)
     return (
-        f"day 2 against day 1: cost {_change(cost)}, calls {_change(calls)}, "
+        f"day 2 (all requests) against day 1's chain (not explored): cost {_change(cost)}, calls {_change(calls)}, "
         f"quality {100 * quality[0]:+.1f} points [{100 * quality[1]:+.1f}, {100 * quality[2]:+.1f}]"
     )
 

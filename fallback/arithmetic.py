@@ -30,6 +30,8 @@ def check_sums(text: str) -> Sums:
     """Check the first equations such as `3 x $4 = $12` in the text."""
     right = wrong = 0
     last: float | None = None
+    if "=" not in text:
+        return Sums(0, 0, None)
     for count, match in enumerate(_EQUATION.finditer(text)):
         if count == _EQUATIONS:
             break

@@ -23,7 +23,7 @@ from router.features import FEATURES_VERSION, Features, request_features
 from router.outcome import Decision, Mode, Outcome, RequestIds
 from router.policy import Policy, Question
 from router.recorder import Recorder
-from router.reply_features import reply_features
+from router.reply_features import Prompt, prompt_of, reply_features
 from router.retention import retained_text
 from router.scoring import RouterModel
 from router.status import Refusal, no_reply
@@ -159,6 +159,7 @@ class Completion:
         self._shared = completer
         self._ask = ask
         self._reply_features: dict[int, Features] = {}
+        self._prompt: Prompt | None = None
         self._wall_s = completer.clock.wall_s()
         self.request_id = completer.ids.next(self._wall_s)
         self.outcome: Outcome | None = None
@@ -221,7 +222,9 @@ class Completion:
         """The reply's features, computed once for the scorer and the outcome."""
         found = self._reply_features.get(id(reply))
         if found is None:
-            found = reply_features(self._ask.request, reply, text_cap_chars=self._shared.text_cap_chars)
+            request, cap = self._ask.request, self._shared.text_cap_chars
+            self._prompt = self._prompt or prompt_of(request, text_cap_chars=cap)
+            found = reply_features(request, reply, text_cap_chars=cap, prompt=self._prompt)
             self._reply_features[id(reply)] = found
         return found
 

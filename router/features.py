@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 import re
 import struct
+from array import array
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.types import DocumentBlock, ImageBlock, Request, ToolResultBlock, ToolUseBlock
+from fallback.types import DocumentBlock, ImageBlock, Request, TextBlock, ToolResultBlock, ToolUseBlock
 
 FEATURES_VERSION = "1"
 TEXT_CAP_CHARS = 20_000  # the default; longer texts keep their head and their tail
@@ -42,10 +44,15 @@ DENSE_NAMES: tuple[str, ...] = (
     *(f"workload_{bucket:02d}" for bucket in range(WORKLOAD_BUCKETS)),
 )  # fmt: skip
 
-_TRUE = np.array([True])
+_LOGS = DENSE_NAMES.index("options")  # the dense features before it are counts, of which the logarithm is taken
+_NO_WORKLOAD = (0.0,) * WORKLOAD_BUCKETS
 _LOG1P = np.log1p(np.arange(_MAX_COUNT + 1, dtype=np.float32))
 _HEADER = struct.Struct("<2sBBHI")  # magic, format, zero, number of dense features, number of buckets used
 _PAIR = 0x5BD1E995
+# Multiplied and shifted, because the low bits of a crc of similar words differ less than a product's high bits.
+_SPREAD, _SHIFT, _WORD = 0x9E3779B1, 32 - _BUCKET_BITS, 0xFFFFFFFF
+_WORD_CODE = "I" if array("I").itemsize == 4 else "L"
+_FEW = 64  # at most _MAX_COUNT, so that no count can exceed it
 _MAGIC = b"TW"
 _FORMAT = 1
 
@@ -58,7 +65,10 @@ _INDENT = re.compile(rb"\n[ \t]{1,200}")
 _METHOD = re.compile(rb"\.[A-Za-z_]+\(")
 _SENTENCE_ENDS = frozenset((b".", b"?", b"!", b":", b"*", b'"'))
 _FRACTION_WORDS = (b"half", b"third", b"quarter", b"twice", b"double", b"times")
-_QUESTION_WORDS = (b"what", b"which", b"who", b"how", b"why", b"when", b"where")
+_BRACKETS = frozenset((b"[", b"]", b"{", b"}", b"(", b")"))
+_SIGNS = _BRACKETS | frozenset((b"%", b"$", b"?", b"=", b"'", b'"', b"\\", b"^", b"*", b"-", b"`"))
+_EURO = "€".encode()
+_WH_WORDS = (b"what", b"which", b"who", b"why", b"when", b"where")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +126,7 @@ def request_features(request: Request, *, text_cap_chars: int = TEXT_CAP_CHARS) 
     text = request_text(request, text_cap_chars)
     words = tokens(text)
     known = masked(words)
-    return Features(*hashed(known.words), _dense(request, b"\n" + text, words, known))
+    return Features(*bucketed(hashed(known.words)), _dense(request, b"\n" + text, words, known))
 
 
 def request_text(request: Request, text_cap_chars: int) -> bytes:
@@ -167,41 +177,42 @@ def masked(words: list[bytes]) -> Masked:
     return Masked(out, numbers, names)
 
 
-def hashed(words: list[bytes], *, salt: int = 0) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """(buckets ascending and distinct, counts) of 1-2-grams of masked words. `salt` keeps name spaces apart.
+def hashed(words: list[bytes], *, salt: int = 0) -> list[int]:
+    """32-bit hashes of 1-2-grams of masked words, for `bucketed`. `salt` keeps name spaces apart.
 
     A pair's crc is the second word's continued from the first's, so that no string is joined.
     """
-    seen: list[int] = []
-    before = 0
-    for word in words:
-        one = crc32(word, salt)
-        seen.append(one)
-        if before:
-            seen.append(crc32(word, before))
-        before = one ^ _PAIR  # apart from the word that the two would make when written together
-    return bucketed(seen)
+    ones = list(map(crc32, words, repeat(salt)))
+    befores = [one ^ _PAIR for one in ones]  # apart from the word that the two would make when written together
+    return ones + list(map(crc32, words[1:], befores))
 
 
 def bucketed(hashes: list[int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """32-bit hashes → (buckets ascending and distinct, counts up to 255)."""
-    if not hashes:
-        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8)
-    # Multiplied and shifted, because the low bits of a crc of similar words differ less than a product's high bits.
-    mixed = np.array(hashes, dtype=np.uint32) * np.uint32(0x9E3779B1) >> np.uint32(32 - _BUCKET_BITS)
+    return _few_bucketed(hashes) if len(hashes) < _FEW else _many_bucketed(hashes)
+
+
+def _few_bucketed(hashes: list[int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Without arithmetic on arrays: a dozen calls on small ones take longer."""
+    counts: dict[int, int] = {}
+    for one in hashes:
+        bucket = (one * _SPREAD & _WORD) >> _SHIFT
+        counts[bucket] = counts.get(bucket, 0) + 1
+    found = sorted(counts)
+    often = bytes(map(counts.__getitem__, found))
+    return np.array(found, dtype=np.int32), np.frombuffer(often, dtype=np.uint8)
+
+
+def _many_bucketed(hashes: list[int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    mixed = np.frombuffer(array(_WORD_CODE, hashes), dtype=np.uint32) * np.uint32(_SPREAD)
+    mixed >>= np.uint32(_SHIFT)
     mixed.sort()
-    starts = np.flatnonzero(np.concatenate((_TRUE, mixed[1:] != mixed[:-1])))
-    counts = np.diff(starts, append=len(mixed))
-    return mixed[starts].astype(np.int32), np.minimum(counts, _MAX_COUNT).astype(np.uint8)
-
-
-def merged(
-    *parts: tuple[NDArray[np.int32], NDArray[np.uint8]],
-) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Several (buckets, counts) as one."""
-    indices, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
-    counts = np.bincount(inverse, weights=np.concatenate([part[1] for part in parts]), minlength=len(indices))
-    return indices.astype(np.int32), np.minimum(counts, _MAX_COUNT).astype(np.uint8)
+    edges = np.ones(len(mixed) + 1, dtype=np.bool_)
+    np.not_equal(mixed[1:], mixed[:-1], out=edges[1:-1])
+    starts = edges.nonzero()[0]
+    counts = starts[1:] - starts[:-1]
+    np.minimum(counts, _MAX_COUNT, out=counts)
+    return mixed[starts[:-1]].astype(np.int32), counts.astype(np.uint8)
 
 
 def log1p(count: float) -> float:
@@ -210,36 +221,63 @@ def log1p(count: float) -> float:
 
 
 def _dense(request: Request, text: bytes, words: list[bytes], known: Masked) -> NDArray[np.float32]:
-    blocks = [block for message in request.messages for block in message.content]
-    lower = text.lower()
+    lower, plain = text.lower(), text.isascii()
     numbers, names = known.numbers, known.names
-    largest = max((len(number.partition(b".")[0]) for number in numbers), default=0)
-    methods = _METHOD.findall(text) if b"(" in text and b"." in text else ()
+    distinct = set(words)
+    signs = distinct & _SIGNS  # of the signs counted below, those that are there at all
+
+    def times(sign: bytes) -> int:
+        return text.count(sign) if sign in signs else 0
+
+    figures = b" ".join(numbers)
+    points = figures.count(b".")
+    whole = [number.partition(b".")[0] for number in numbers] if points else numbers
+    stops = b"." in text
+    methods = len(_METHOD.findall(text)) if stops and b"(" in signs else 0
     indents = _INDENT.findall(text) if b"\n " in text or b"\n\t" in text else ()
-    bullets = _BULLET.findall(text) if b"* " in text or b"- " in text else ()
-    letters = len(b"".join(words)) / max(1, len(words))
-    distinct = len(set(words)) / max(1, len(words))
-    logs = (
-        len(text), len(words), text.count(b"\n"), text.count(b". ") + text.count(b".\n") + text.count(b"? "),
-        len(numbers), len(set(numbers)), largest, sum(map(len, numbers)), sum(b"." in number for number in numbers),
-        text.count(b"%") + lower.count(b"percent"), sum(map(lower.count, _FRACTION_WORDS)),
-        text.count(b"$") + text.count("€".encode()), text.count(b"?"), sum(map(lower.count, _QUESTION_WORDS)),
-        text.count(b" and "), lower.count(b"if "), text.count(b"for ") + text.count(b"while "), text.count(b"def "),
-        sum(map(text.count, (b"[", b"]", b"{", b"}", b"(", b")"))), text.count(b"="), len(methods),
-        max(map(len, indents), default=0), text.count(b"'") + text.count(b'"'), text.count(b"\\"),
-        text.count(b"^") + text.count(b"_"), len(names), len(set(names)),
-    )  # fmt: skip
-    plain = (
-        min(len(_OPTION.findall(text)), 26), log1p(len(bullets)), distinct, min(letters, 50.0),
-        0.0 if text.isascii() else 1.0 - len(text.decode("ascii", "ignore")) / len(text), float(b"```" in text),
-        float(b'{"' in text or b"{\n" in text), min(len(request.messages), 50), min(len(request.tools), 50),
-        min(sum(isinstance(block, ToolResultBlock | ToolUseBlock) for block in blocks), 50),
-        min(sum(isinstance(block, ImageBlock) for block in blocks), 50),
-        min(sum(isinstance(block, DocumentBlock) for block in blocks), 50), float(request.output_schema is not None),
+    bullets = len(_BULLET.findall(text)) if b"*" in signs or b"-" in signs else 0
+    chars = len(b"".join(words))
+    questions = times(b"?")
+    tool_blocks, images, documents = _blocks(request)
+    dense = [
+        len(text), len(words), text.count(b"\n"),
+        (text.count(b". ") + text.count(b".\n") if stops else 0) + (text.count(b"? ") if questions else 0),
+        len(numbers), len(set(numbers)), max(map(len, whole), default=0),
+        len(figures) - max(0, len(numbers) - 1), points,
+        times(b"%") + lower.count(b"percent"), sum(map(lower.count, _FRACTION_WORDS)),
+        times(b"$") + (0 if plain else text.count(_EURO)), questions,
+        lower.count(b"how") + (sum(map(lower.count, _WH_WORDS)) if b"wh" in lower else 0),
+        text.count(b" and ") if b"and" in distinct else 0,
+        lower.count(b"if "), text.count(b"for ") + text.count(b"while "), text.count(b"def "),
+        sum(map(text.count, signs & _BRACKETS)), times(b"="), methods,
+        max(map(len, indents), default=0), times(b"'") + times(b'"'), times(b"\\"),
+        times(b"^") + text.count(b"_"), len(names), len(set(names)),
+        min(len(_OPTION.findall(text)), 26), log1p(bullets), len(distinct) / max(1, len(words)),
+        min(chars / max(1, len(words)), 50.0),
+        0.0 if plain else 1.0 - len(text.decode("ascii", "ignore")) / len(text),
+        float(b"`" in signs and b"```" in text),
+        float(b"{" in signs and (b'{"' in text or b"{\n" in text)), min(len(request.messages), 50),
+        min(len(request.tools), 50), tool_blocks, images, documents, float(request.output_schema is not None),
         log1p(sum(len(block.text) for block in request.system)), log1p(request.max_tokens),
-    )  # fmt: skip
-    dense = np.zeros(len(DENSE_NAMES), dtype=np.float32)
-    dense[: len(logs)] = np.log1p(np.array(logs, dtype=np.float32))
-    dense[len(logs) : len(logs) + len(plain)] = plain
-    dense[len(logs) + len(plain) + crc32(request.workload.encode()) % WORKLOAD_BUCKETS] = 1.0
-    return dense
+        *_NO_WORKLOAD,
+    ]  # fmt: skip
+    dense[crc32(request.workload.encode()) % WORKLOAD_BUCKETS - WORKLOAD_BUCKETS] = 1.0
+    vector = np.array(dense, dtype=np.float32)
+    np.log1p(vector[:_LOGS], out=vector[:_LOGS])
+    return vector
+
+
+def _blocks(request: Request) -> tuple[int, int, int]:
+    """(tool uses and results, images, documents) in the conversation, each up to 50."""
+    tools = images = documents = 0
+    for message in request.messages:
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                continue
+            if isinstance(block, ToolResultBlock | ToolUseBlock):
+                tools += 1
+            elif isinstance(block, ImageBlock):
+                images += 1
+            elif isinstance(block, DocumentBlock):
+                documents += 1
+    return min(tools, 50), min(images, 50), min(documents, 50)

@@ -40,9 +40,14 @@ def sigmoid(logit: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, logit))))
 
 
+def clipped(values: Array, low: float, high: float) -> Array:
+    """`np.clip` in a third of its time on the few numbers of one request."""
+    return np.minimum(np.maximum(values, low), high)
+
+
 def dense_inputs(dense: NDArray[np.floating[Any]], mean: Array, scale: Array) -> Array:
     """(…, d) dense features standardised, clipped and scaled as the heads expect them."""
-    return np.clip((dense - mean) / scale, -DENSE_CLIP, DENSE_CLIP) * DENSE_SCALE
+    return clipped((dense - mean) / scale, -DENSE_CLIP, DENSE_CLIP) * DENSE_SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +89,12 @@ def stack_inputs(
     columns.extend(4.0 * one * other for one, other in combinations(votes, 2))
     columns.append(onehot)
     columns.extend(0.5 * own[source][:, None] * onehot for source in state)
-    return np.clip(np.concatenate(columns, axis=1), -_LOGIT_CLIP, _LOGIT_CLIP)
+    return clipped(np.concatenate(columns, axis=1), -_LOGIT_CLIP, _LOGIT_CLIP)
 
 
 def worth_inputs(probabilities: Array, onehot: Array) -> Array:
     """(n, k) inputs of the regressions for what trying one more tier is worth; `probabilities` (n, t)."""
-    p = np.clip(probabilities, 0.01, 0.99)
+    p = clipped(probabilities, 0.01, 0.99)
     crossed = [p[:, i : i + 1] * p[:, i + 1 :] for i in range(p.shape[1] - 1)]
     return np.concatenate([np.ones((len(p), 1)), p, p * p, *crossed, p.max(1, keepdims=True), onehot], axis=1)
 
@@ -182,9 +187,10 @@ class RouterModel:
         weights = self.worth.get((state, source))
         if weights is None:
             return None
-        nearest = int(np.argmin(np.abs(np.log(self.mistake_costs_usd) - math.log(mistake_cost_usd))))
+        nearest = int(np.abs(np.log(self.mistake_costs_usd) - math.log(mistake_cost_usd)).argmin())
         p = np.array([[believed[tier] for tier in self.tiers]])
-        return float(np.clip(worth_inputs(p, self.onehot(workload))[0] @ weights[nearest], 0.0, 1.0))
+        worth = float(worth_inputs(p, self.onehot(workload))[0] @ weights[nearest])
+        return max(0.0, min(1.0, worth))
 
     def check(self) -> None:
         """Score once at every state: ValueError where stacks or worths do not fit the sources and workloads."""

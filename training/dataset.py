@@ -104,7 +104,10 @@ class Dataset:
         """The tier's labelled rows, weighted."""
         found = [(i, row, row.labels[tier]) for i, row in enumerate(self.rows) if tier in row.labels]
         weight = np.array(
-            [label.strength * label.weight * min(1.0 / row.propensity, MAX_INVERSE_PROPENSITY) for _, row, label in found],
+            [
+                label.strength * label.weight * min(1.0 / row.propensity, MAX_INVERSE_PROPENSITY)
+                for _, row, label in found
+            ],
             dtype=float,
         )
         return Examples(

@@ -12,8 +12,18 @@ import numpy as np
 from fallback.economics import break_even_rate
 from router.experience import wilson
 from training.dataset import Dataset
-from training.follow import Constant, Means, Plan, Policy, follow, good
-from training.offpolicy import MAX_WEIGHT, Array, Estimates, Terms, effective_size, figure, point, resample
+from training.follow import Constant, Means, Plan, Policy, follow
+from training.offpolicy import (
+    MAX_CORRECTION,
+    MAX_WEIGHT,
+    Array,
+    Estimates,
+    Terms,
+    effective_size,
+    figure,
+    point,
+    resample,
+)
 from training.results import Bin, Calibration, Difference, Escalation, Evaluation, Figure, Kind, PolicyResult
 from training.rows import Row
 
@@ -25,28 +35,37 @@ CHALLENGER = "challenger"
 # --- terms of the estimators -----------------------------------------------------------------
 
 
-def terms(policy: Policy, mixes: Sequence[Mapping[Plan, float]], rows: Sequence[Row], means: Means) -> Terms:
-    """A policy's terms; `mixes` has, for each row, the probability of each plan."""
+def terms(
+    policy: Policy,
+    mixes: Sequence[Mapping[Plan, float]],
+    rows: Sequence[Row],
+    means: Means,
+    beliefs: Sequence[Mapping[str, float]],
+) -> Terms:
+    """A policy's terms. For each row, `mixes` has the probability of each plan, and `beliefs` P(good) by tier.
+
+    The beliefs must not have seen the row's labels; q̂ follows from them and the means.
+    """
     table = np.zeros((len(rows), len(Terms.__slots__)))
-    for i, (row, mix) in enumerate(zip(rows, mixes, strict=True)):
+    for i, (row, mix, p_good) in enumerate(zip(rows, mixes, beliefs, strict=True)):
         for plan, probability in mix.items():
-            guess_q = means.get("quality", plan.mode, plan.tiers[0], row.workload)
-            guess_c = means.get("cost", plan.mode, plan.tiers[0], row.workload)
+            guess_q, guess_c = means.expected(plan, row.workload, p_good)
             table[i, :2] += probability * guess_q, probability * guess_c
             if plan.tiers[0] != row.start:
                 continue
             seen = follow(policy, plan, row, means)
             weight = probability * min(1.0 / row.propensity, MAX_WEIGHT)
-            known = 0.0 if seen.quality is None else weight
-            quality = 0.0 if seen.quality is None else seen.quality
+            shrunk = probability * min(1.0 / row.propensity, MAX_CORRECTION)
+            label = 0.0 if seen.quality is None else seen.weight
+            quality = seen.quality or 0.0
             table[i, 2:] += (
                 weight,
-                known,
-                known * quality,
-                known * guess_q,
+                weight * label,
+                weight * label * quality,
+                shrunk * label * (quality - guess_q),
                 weight * seen.cost_usd,
-                weight * guess_c,
-                known * seen.imputed,
+                shrunk * (seen.cost_usd - guess_c),
+                weight * label * seen.imputed,
             )
     return Terms(*table.T)
 
@@ -54,11 +73,11 @@ def terms(policy: Policy, mixes: Sequence[Mapping[Plan, float]], rows: Sequence[
 def logged_terms(rows: Sequence[Row]) -> Terms:
     """What was served: plain means, exploration included."""
     zero, one = np.zeros(len(rows)), np.ones(len(rows))
-    quality = [good(row, row.resolved) for row in rows]
-    known = np.array([float(q is not None) for q in quality])
-    seen = np.array([q or 0.0 for q in quality])
+    labels = [row.labels.get(row.resolved) for row in rows]
+    known = np.array([label.weight if label else 0.0 for label in labels])
+    seen = np.array([label.weight * label.good if label else 0.0 for label in labels])
     cost = np.array([row.cost_usd for row in rows])
-    return Terms(zero, zero, one, known, seen, zero, cost, zero, zero)
+    return Terms(zero, zero, one, known, seen, seen, cost, cost, zero)
 
 
 def oracle_terms(rows: Sequence[Row], ladder: Sequence[str], means: Means) -> Terms:
@@ -80,10 +99,11 @@ def oracle_terms(rows: Sequence[Row], ladder: Sequence[str], means: Means) -> Te
                 break
         if best is None:
             continue
-        weight = min(1.0 / row.propensity, MAX_WEIGHT)
+        weight = min(1.0 / row.propensity, MAX_WEIGHT) * row.labels[best].weight
         costs = {step.tier: step.cost_usd for step in row.steps}
         cost = costs[best] if best in costs else means.get("cost", "only", best, row.workload)
-        table[i] = 0.0, 0.0, weight, weight, weight * row.labels[best].good, 0.0, weight * cost, 0.0, 0.0
+        quality = weight * row.labels[best].good
+        table[i] = 0.0, 0.0, weight, weight, quality, quality, weight * cost, weight * cost, 0.0
     return Terms(*table.T)
 
 
@@ -116,15 +136,18 @@ def evaluate(
     if champion is not None:
         policies.append(("champion", "champion", champion))
     policies += [(f"always {tier}", "constant", Constant(tier)) for tier in ladder if tier in replied]
+    progress("beliefs")
+    beliefs = [challenger.probabilities(row) for row in rows]
     candidates: dict[str, _Candidate] = {"as served": _Candidate("logged", logged_terms(rows))}
     dealt: dict[Plan, float] = {}
     for name, kind, policy in policies:
         progress(name)
         plans = [policy.plan(row) for row in rows]
-        candidates[name] = _Candidate(kind, terms(policy, [{plan: 1.0} for plan in plans], rows, means), _shares(plans))
+        own = terms(policy, [{plan: 1.0} for plan in plans], rows, means, beliefs)
+        candidates[name] = _Candidate(kind, own, _shares(plans))
         dealt = dealt or {plan: n / len(rows) for plan, n in Counter(plans).items()}  # the challenger comes first
     progress("shuffle")
-    shuffled = terms(challenger, [dealt] * len(rows), rows, means)
+    shuffled = terms(challenger, [dealt] * len(rows), rows, means, beliefs)
     candidates["same mix, shuffled"] = _Candidate("shuffle", _cost_matched(shuffled, candidates))
     candidates["oracle"] = _Candidate("oracle", oracle_terms(rows, ladder, means))
     progress("intervals")
@@ -138,7 +161,7 @@ def evaluate(
             for name, each in candidates.items()
             if name != CHALLENGER
         ),
-        calibration=tuple(_calibrations(challenger, rows, ladder)),
+        calibration=tuple(_calibrations(beliefs, rows, ladder)),
         escalation=tuple(_escalations(rows, ladder)),
         notes=tuple(notes),
     )
@@ -205,11 +228,12 @@ def _widened(figure_: Figure, sigma: float, *, within: tuple[float, float]) -> F
     return Figure(figure_.value, min(figure_.low, float(low)), max(figure_.high, float(high)), total)
 
 
-def _calibrations(challenger: Policy, rows: Sequence[Row], ladder: Sequence[str]) -> list[Calibration]:
+def _calibrations(
+    beliefs: Sequence[Mapping[str, float]], rows: Sequence[Row], ladder: Sequence[str]
+) -> list[Calibration]:
     """By tier that has labels and predictions. Bins of equal count, so that each point has its share of the data."""
     found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        probabilities = challenger.probabilities(row) if row.labels else {}
+    for row, probabilities in zip(rows, beliefs, strict=True):
         for tier, label in row.labels.items():
             if tier in probabilities:
                 found[tier].append((probabilities[tier], float(label.good)))

@@ -66,9 +66,11 @@ class Constant:
 
 
 class Means:
-    """Mean quality and cost by workload and how a tier came to reply, from held-in requests.
+    """Means by workload and tier, from held-in requests.
 
-    Sparse cells lean on the tier's mean over all workloads, and that on the mean over everything.
+    What a reply costs, and is worth, by how it came to be asked for; and how often the chain went on after
+    a good reply and after a bad one. Sparse cells lean on the tier's mean in the workload, that on the
+    tier's over all workloads, and so on.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -77,35 +79,60 @@ class Means:
             for i, step in enumerate(row.steps):
                 how = "only" if i == 0 else "escalated"
                 self._add("cost", how, step.tier, row.workload, step.cost_usd)
-                if step.tier in row.labels:
-                    self._add("quality", how, step.tier, row.workload, float(row.labels[step.tier].good))
-            if row.steps:
-                self._add("cost", "chain", row.start, row.workload, row.cost_usd)
-                if row.resolved in row.labels:
-                    self._add("quality", "chain", row.start, row.workload, float(row.labels[row.resolved].good))
+                if label := row.labels.get(step.tier):
+                    self._add("quality", how, step.tier, row.workload, float(label.good), label.weight)
+                    after = "went on after good" if label.good else "went on after bad"
+                    self._add(after, how, step.tier, row.workload, float(bool(step.rejected)), label.weight)
 
-    def _add(self, what: str, how: str, tier: str, workload: str, value: float) -> None:
-        for key in ((what,), (what, tier), (what, how, tier), (what, how, tier, workload)):
+    def _add(self, what: str, how: str, tier: str, workload: str, value: float, weight: float = 1.0) -> None:
+        for key in _cells(what, how, tier, workload):
             cell = self._sums[key]
-            cell[0] += value
-            cell[1] += 1.0
+            cell[0] += weight * value
+            cell[1] += weight
 
     def get(self, what: str, how: str, tier: str, workload: str) -> float:
-        """The mean of `quality` or `cost` of a tier's reply: `only` or `escalated`, or of a `chain` from it."""
-        how = "chain" if how == "direct" else how
-        mean = 0.5 if what == "quality" else 0.0
-        for key in ((what,), (what, tier), (what, how, tier), (what, how, tier, workload)):
+        """The mean of `quality` or `cost` of a tier's reply, the first one (`only`) or an `escalated` one."""
+        mean = 0.0 if what == "cost" else 0.5
+        for key in _cells(what, how, tier, workload):
             total, n = self._sums.get(key, (0.0, 0.0))
             mean = (total + _PRIOR * mean) / (n + _PRIOR) if len(key) > 1 or n == 0 else total / n
         return mean
 
+    def expected(self, plan: Plan, workload: str, p_good: Mapping[str, float]) -> tuple[float, float]:
+        """(quality, cost) that the plan would come to, where a tier's reply is good with that probability.
+
+        A tier without one is as good as it is on average. The chain goes on after good and bad replies as
+        often as it did.
+        """
+        quality = cost_usd = 0.0
+        for tier in reversed(plan.tiers[:1] if plan.mode == "only" else plan.tiers):
+            p = p_good.get(tier, self.get("quality", "only", tier, workload))
+            asked_usd = self.get("cost", "only", tier, workload)
+            if tier == plan.tiers[-1] or plan.mode == "only":
+                quality, cost_usd = p, asked_usd
+                continue
+            on_good = p * self.get("went on after good", "only", tier, workload)
+            on_bad = (1.0 - p) * self.get("went on after bad", "only", tier, workload)
+            quality = p - on_good + (on_good + on_bad) * quality
+            cost_usd = asked_usd + (on_good + on_bad) * cost_usd
+        return quality, cost_usd
+
+
+def _cells(what: str, how: str, tier: str, workload: str) -> tuple[tuple[str, ...], ...]:
+    """From coarse to fine."""
+    return (what,), (what, tier), (what, tier, workload), (what, how, tier, workload)
+
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a request would have come to: its reply's label, None where unknown, and its cost."""
+    """What a request would have come to: its reply's label, None where unknown, and its cost.
+
+    `weight` is the label's: how many replies it stands for.
+    """
 
     quality: float | None
     cost_usd: float
+    weight: float = 1.0
     imputed: bool = False
 
 
@@ -117,16 +144,16 @@ def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
         first_direct = plan.mode == "direct" and i == 0
         spent += step.cost_usd
         if plan.mode == "only":
-            return Followed(good(row, step.tier), spent)
+            return _handed_over(row, step.tier, spent)
         spent += 0.0 if first_direct else step.check_cost_usd
         if step.ends:
-            return Followed(good(row, step.tier), spent)
+            return _handed_over(row, step.tier, spent)
         to = ""
         if step.rejected in ("", "learned") or (step.rejected == "paid" and first_direct):
             passed.append(step)
             match policy.after(row, plan, passed):
                 case cascade.Keep(tier=tier):
-                    return Followed(good(row, tier), spent)
+                    return _handed_over(row, tier, spent)
                 case cascade.Ask(source=source):
                     to = source
         above = _above(plan, step.tier)
@@ -136,7 +163,7 @@ def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
         if i + 1 == len(row.steps) or row.steps[i + 1].tier != asked:
             quality = means.get("quality", "escalated", asked, row.workload)
             return Followed(quality, spent + means.get("cost", "escalated", asked, row.workload), imputed=True)
-    return Followed(good(row, row.resolved), spent if row.steps else row.cost_usd)
+    return _handed_over(row, row.resolved, spent if row.steps else row.cost_usd)
 
 
 def _above(plan: Plan, tier: str) -> tuple[str, ...]:
@@ -144,7 +171,6 @@ def _above(plan: Plan, tier: str) -> tuple[str, ...]:
     return plan.tiers[plan.tiers.index(tier) + 1 :] if tier in plan.tiers else ()
 
 
-def good(row: Row, tier: str) -> float | None:
-    """The tier's label as 1 or 0; None where there is none."""
+def _handed_over(row: Row, tier: str, spent_usd: float) -> Followed:
     label = row.labels.get(tier)
-    return None if label is None else float(label.good)
+    return Followed(None, spent_usd) if label is None else Followed(float(label.good), spent_usd, label.weight)

@@ -4,11 +4,12 @@ It is refused
 - with fewer than 500 labelled held-in requests, or labels of one class only, or nothing held out;
 - when its quality misses the target, the given share of the best constant tier's, by more than one
   standard error of their difference;
-- when it is not better than a constant tier at the target quality: that tier reaches the target too
-  and costs no more;
+- when a constant tier is shown to do as well: it reaches the target too, and the challenger is not cheaper
+  by more than one standard error. A tier known from fewer than 30 effective requests shows nothing either
+  way, and the gate says so;
 - when it is not better than the incumbent (the champion, or before the first model the plan that was
-  served): worse in quality by more than one standard error; or dearer by more than one, without being
-  better in quality by more than one; or neither cheaper nor better;
+  served): worse in quality by more than one standard error; or neither better nor cheaper by more than
+  1.64 of them (5 % each by chance, so that an equal one hardly ever replaces it);
 - when a tier's share of good labels has moved by more than 15 points and three standard errors since
   the champion was trained: somebody should look at the feedback first.
 
@@ -24,8 +25,10 @@ from dataclasses import dataclass
 from training.results import Data, Difference, Evaluation, Kind, PolicyResult
 
 MIN_LABELLED = 500
+MIN_EFFECTIVE = 30.0  # requests worth of evidence on a constant tier
 MAX_LABEL_DRIFT = 0.15
 NEGLIGIBLE = 0.0025
+_SHOWN = 1.64  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,16 @@ def _against_constants(
             f"({target:.0%} of {best.name}'s {best.quality.value:.1%}) by more than one standard error ({slack:.1%})"
         )
     for constant in constants:
-        saved = -versus[constant.name].cost_usd.value
-        if constant.quality.value < floor:
+        difference = versus[constant.name].cost_usd
+        saved = -difference.value
+        if constant.effective < MIN_EFFECTIVE:
+            praise.append(
+                f"{constant.name} is known too little to compare with: {constant.effective:.0f} effective requests, "
+                f"{MIN_EFFECTIVE:.0f} are needed"
+            )
+        elif constant.quality.value < floor:
             praise.append(f"{constant.name} misses the target quality ({constant.quality.value:.1%} < {floor:.1%})")
-        elif saved <= 0:
+        elif saved <= _sigma(difference.sigma):
             reasons.append(
                 f"not better than {constant.name}, which reaches the target quality "
                 f"({constant.quality.value:.1%}) and costs {_money(constant)} against {_money(challenger)}"
@@ -118,7 +127,8 @@ def _against_incumbent(incumbent: PolicyResult, difference: Difference, reasons:
     name = "the champion" if incumbent.kind == "champion" else "what was served"
     quality, cost = difference.quality, difference.cost_usd
     slack = max(_sigma(quality.sigma), NEGLIGIBLE)
-    better = quality.value > slack
+    better = quality.value > max(_SHOWN * _sigma(quality.sigma), NEGLIGIBLE)
+    cheaper = -cost.value > _SHOWN * _sigma(cost.sigma)
     if quality.value < -slack:
         reasons.append(
             f"worse than {name}: quality {100 * quality.value:+.1f} points, "
@@ -126,14 +136,15 @@ def _against_incumbent(incumbent: PolicyResult, difference: Difference, reasons:
         )
     elif better:
         praise.append(f"better than {name}: quality {100 * quality.value:+.1f} points")
-    elif cost.value > _sigma(cost.sigma) and cost.value > 0:
-        reasons.append(
-            f"dearer than {name} by {cost.value / max(incumbent.cost_usd.value, 1e-12):.1%} and not better in quality"
-        )
-    elif cost.value >= 0:
-        reasons.append(f"not better than {name}: as good and not cheaper")
-    else:
+    elif cheaper:
         praise.append(f"costs {-cost.value / incumbent.cost_usd.value:.0%} less than {name} at no lower quality")
+    else:
+        share = 100 / max(incumbent.cost_usd.value, 1e-12)
+        reasons.append(
+            f"not better than {name}: quality {100 * quality.value:+.1f} points (standard error "
+            f"{100 * _sigma(quality.sigma):.1f}), cost {share * cost.value:+.1f} % "
+            f"({share * _sigma(cost.sigma):.1f}), so it is not shown to be better or cheaper"
+        )
 
 
 def _label_drift(data: Data, before: Mapping[str, float]) -> list[str]:

@@ -2,8 +2,9 @@
 
 The knob is the cost of a mistake: the higher, the better and dearer the policy. For each quality target
 the least one is chosen that reaches it on held-in requests, with beliefs that the fit held out and the
-estimators of `training.offpolicy`; quality and cost are made to rise with the knob (isotonic regression),
-because each estimate by itself is noisy.
+estimators of `training.offpolicy`; quality is made to rise with the knob (isotonic regression), because each
+estimate by itself is noisy. Whatever the target, quality must not fall below that of what was served, as the
+gate will ask; no margin is added, because night after night it would push quality and cost up.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from router.model import ModelError, load_model
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from training.artifacts import save_model
 from training.dataset import Dataset
-from training.evaluate import terms
+from training.evaluate import logged_terms, terms
 from training.fit import Fitted, TooLittleData, fit_router
 from training.follow import Constant, Means, Plan, Policy
+from training.gate import NEGLIGIBLE
 from training.heads import TrainingSet, Vectors
 from training.nightly import CannotFit
+from training.offpolicy import Terms as Measured
 from training.offpolicy import point
 from training.rows import Row
 from training.served import HeldOut, Served, Terms
@@ -149,27 +152,40 @@ def _reply(row: Row, tier: str) -> Features | None:
 def choose_mistake_costs(
     fitted: Fitted, data: Dataset, workload_terms: Callable[[str], Terms], *, targets: Sequence[float]
 ) -> dict[str, float]:
-    """The least mistake cost in US dollars that reaches each target, by target in per cent; else the greatest."""
+    """The least mistake cost in US dollars that reaches each target, by target in per cent; else the greatest.
+
+    A target is a share of the best tier's quality, or of the dearest knob's where that is better. Between
+    two knobs of the grid, where quality crosses what is needed.
+    """
     rows, means = data.rows[-_TUNING_ROWS:], Means(data.rows)
     model = HeldOut.of(fitted.model, fitted.beliefs, [row.features for row in data.rows])
-    constants = {tier: _quality_and_cost(Constant(tier), rows, means) for tier in data.ladder}
-    best = max(constants, key=lambda tier: constants[tier][0])
-    knobs = _KNOBS * constants[best][1]
+    beliefs = [model.probabilities(row.features, row.workload) for row in rows]
 
-    def reached(knob: float) -> float:
-        """The quality at this mistake cost."""
-        policy = Served(model, lambda workload: replace(workload_terms(workload), mistake_cost_usd=knob), means)
-        return _quality_and_cost(policy, rows, means)[0]
+    def measured(policy: Policy) -> Measured:
+        """The policy's terms on these rows."""
+        mixes: list[Mapping[Plan, float]] = [{policy.plan(row): 1.0} for row in rows]
+        return terms(policy, mixes, rows, means, beliefs)
 
-    quality = IsotonicRegression().fit_transform(np.arange(len(knobs)), [reached(knob) for knob in knobs.tolist()])
-    chosen = {}
-    for target in targets:
-        enough = np.flatnonzero(quality >= target * constants[best][0])
-        chosen[f"{100 * target:g}"] = float(knobs[enough[0]] if len(enough) else knobs[-1])
-    return chosen
+    def served_with(knob: float) -> Measured:
+        """As it would serve at this mistake cost."""
+        return measured(Served(model, lambda name: replace(workload_terms(name), mistake_cost_usd=knob), means))
+
+    constants = [point(measured(Constant(tier))) for tier in data.ladder]
+    best = max(constants, key=lambda each: float(each.quality[0]))
+    knobs = _KNOBS * float(best.cost[0])
+    tried = [float(point(served_with(knob)).quality[0]) for knob in knobs.tolist()]
+    quality = IsotonicRegression().fit_transform(np.arange(len(knobs)), tried)
+    # The best tier is seldom asked alone, so that its quality is known badly: what the dearest knob reaches counts too.
+    top = max(float(best.quality[0]), float(quality[-1]))
+    served = float(point(logged_terms(rows)).quality[0]) - NEGLIGIBLE
+    return {f"{100 * target:g}": _least(knobs, quality - max(target * top, served)) for target in targets}
 
 
-def _quality_and_cost(policy: Policy, rows: Sequence[Row], means: Means) -> tuple[float, float]:
-    mixes: list[Mapping[Plan, float]] = [{policy.plan(row): 1.0} for row in rows]
-    found = point(terms(policy, mixes, rows, means))
-    return float(found.quality[0]), float(found.cost[0])
+def _least(knobs: Array, surplus: Array) -> float:
+    """The knob at which a rising surplus is 0, on a logarithmic scale; the first or last where it never is."""
+    enough = np.flatnonzero(surplus >= 0)
+    if not len(enough) or enough[0] == 0:
+        return float(knobs[0] if len(enough) else knobs[-1])
+    above = int(enough[0])
+    part = surplus[above - 1] / (surplus[above - 1] - surplus[above])
+    return float(knobs[above - 1] ** (1 - part) * knobs[above] ** part)

@@ -6,12 +6,15 @@ estimates of a mean reward r (quality or cost) over n requests, with q̂ a guess
 them:
 
 - self-normalised inverse propensity: Σ w·r / Σ w (Swaminathan & Joachims, 2015);
-- doubly robust: Σ q̂(π)/n + Σ w·(r − q̂) / Σ w (Dudík, Langford & Li, "Doubly Robust Policy Evaluation and
-  Learning", ICML 2011, with the correction self-normalised). Right when either μ or q̂ is, and steadier
-  than the first where few requests were started as the policy would.
+- doubly robust: Σ q̂(π)/n + Σ ŵ·(r − q̂) / Σ w (Dudík, Langford & Li, "Doubly Robust Policy Evaluation and
+  Learning", ICML 2011), with the correction self-normalised and its weights ŵ = π·min(1/μ, 10) shrunk (Su,
+  Dimakopoulou, Krishnamurthy & Dudík, "Doubly Robust Off-policy Evaluation with Shrinkage", ICML 2020):
+  what rests on a handful of explored requests is mostly q̂, not their luck. Without shrinkage it is
+  right when either μ or q̂ is; with it, q̂'s own mean error stays in for the rarest starts, and no
+  interval shows it.
 
-Requests without a label leave out their quality term, which is right if labels are missing at random
-given the request. Intervals are percentiles of a paired Poisson bootstrap over requests: every policy
+Requests without a label leave out their quality term; labels weigh what they stand for
+(`training.dataset`). Intervals are percentiles of a paired Poisson bootstrap over requests: every policy
 sees the same resamples, so differences have intervals too.
 """
 
@@ -29,6 +32,7 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 MAX_WEIGHT = 100.0  # 1/μ beyond this is noise
+MAX_CORRECTION = 10.0  # and beyond this, q̂ is trusted rather than what happened
 _CHUNK = 2_000_000  # resampled counts held at once
 
 
@@ -36,8 +40,8 @@ _CHUNK = 2_000_000  # resampled counts held at once
 class Terms:
     """A policy's terms for each of n requests, every array (n,).
 
-    `guess_*` = q̂ under the policy; `weight` = w; `labelled` = w where a label is known, else 0;
-    `*_seen` = weight times what happened; `*_guessed` = weight times q̂ for what was done.
+    `guess_*` = q̂ under the policy; `weight` = w; `labelled` = w times the label's weight, 0 where there is
+    none; `*_seen` = those times what happened; `*_off` = how far q̂ was off, times the shrunk weights.
     """
 
     guess_quality: Array
@@ -45,9 +49,9 @@ class Terms:
     weight: Array
     labelled: Array
     quality_seen: Array
-    quality_guessed: Array
+    quality_off: Array
     cost_seen: Array
-    cost_guessed: Array
+    cost_off: Array
     imputed: Array
 
     def matrix(self) -> Array:
@@ -72,10 +76,10 @@ class Estimates:
 
 def estimates(totals: Array) -> Estimates:
     """From column totals (B, 10) of `Terms.matrix()`."""
-    n, guess_q, guess_c, weight, labelled, seen_q, guessed_q, seen_c, guessed_c, _ = totals.T
+    n, guess_q, guess_c, weight, labelled, seen_q, off_q, seen_c, off_c, _ = totals.T
     return Estimates(
-        quality=guess_q / n + _ratio(seen_q - guessed_q, labelled),
-        cost=guess_c / n + _ratio(seen_c - guessed_c, weight),
+        quality=guess_q / n + _ratio(off_q, labelled),
+        cost=guess_c / n + _ratio(off_c, weight),
         quality_ips=_ratio(seen_q, labelled, otherwise=np.nan),
         cost_ips=_ratio(seen_c, weight, otherwise=np.nan),
     )

@@ -15,16 +15,21 @@ from router.store import Recorded
 from tests.support import nights
 from tests.support import outcomes as make
 from tests.support.nights import World
-from training.dataset import MAX_INVERSE_PROPENSITY, Dataset, labels_of, read_dataset
-from training.rows import Label, Source
+from training.dataset import MAX_INVERSE_PROPENSITY, MAX_STANDS_FOR, MIN_JUDGED, Dataset, labels_of, read_dataset
+from training.rows import Row, Source
 from training.weights import cap_groups
 
-GOOD_BY_CHECK, BAD_BY_CHECK = Label(True, Source.VERDICT), Label(False, Source.VERDICT)
-GOOD_BY_CALLER, BAD_BY_CALLER = Label(True, Source.FEEDBACK), Label(False, Source.FEEDBACK)
+GOOD_BY_CHECK, BAD_BY_CHECK = (True, Source.VERDICT), (False, Source.VERDICT)
+GOOD_BY_CALLER, BAD_BY_CALLER = (True, Source.FEEDBACK), (False, Source.FEEDBACK)
 
 
 def record(*attempts: Attempt, feedback: Feedback | None = None, **fields: object) -> Recorded:
     return Recorded(replace(make.outcome(attempts=attempts), **fields), feedback)
+
+
+def said(one: Recorded) -> dict[str, tuple[bool, Source]]:
+    """The labels without what they weigh."""
+    return {tier: (label.good, label.source) for tier, label in labels_of(one).items()}
 
 
 def told(*, good: bool, enough: str = "") -> Feedback:
@@ -35,31 +40,31 @@ def told(*, good: bool, enough: str = "") -> Feedback:
 
 
 def test_an_accepted_reply_is_good_and_a_rejected_one_bad() -> None:
-    assert labels_of(record(*make.escalated_attempts())) == {"haiku": BAD_BY_CHECK, "sonnet": GOOD_BY_CHECK}
+    assert said(record(*make.escalated_attempts())) == {"haiku": BAD_BY_CHECK, "sonnet": GOOD_BY_CHECK}
 
 
 @pytest.mark.parametrize("remedy", [Remedy.RAISE_LIMIT, Remedy.HAND_BACK])
 def test_truncation_and_refusal_say_nothing_of_ability(remedy: Remedy) -> None:
-    assert labels_of(record(make.attempt(verdict=Reject("max_tokens", remedy)))) == {}
+    assert said(record(make.attempt(verdict=Reject("max_tokens", remedy)))) == {}
 
 
 def test_the_last_reply_of_a_tier_speaks_for_it() -> None:
     truncated = make.attempt(verdict=Reject("max_tokens", Remedy.RAISE_LIMIT))
     longer = make.attempt(purpose=Purpose.LONGER)
-    assert labels_of(record(truncated, longer)) == {"haiku": GOOD_BY_CHECK}
+    assert said(record(truncated, longer)) == {"haiku": GOOD_BY_CHECK}
 
 
 def test_an_unjudged_reply_has_no_label_even_where_the_workload_lets_it_pass() -> None:
-    assert labels_of(record(make.attempt(verdict=Unjudged("timeout")), accepted=True)) == {}
+    assert said(record(make.attempt(verdict=Unjudged("timeout")), accepted=True)) == {}
 
 
 def test_a_reply_that_no_check_looked_at_has_no_label() -> None:
-    assert labels_of(record(replace(make.attempt(), checks=()))) == {}
+    assert said(record(replace(make.attempt(), checks=()))) == {}
 
 
 def test_a_reply_whose_checks_were_cut_short_has_no_label() -> None:
     cut = record(make.attempt(), status="CANCELLED", resolved_tier="", accepted=False)
-    assert labels_of(cut) == {}
+    assert said(cut) == {}
 
 
 @pytest.mark.parametrize("verdict", [Accept(), Reject("low_score"), Unjudged("tier_not_in_model")])
@@ -69,9 +74,9 @@ def test_the_learned_scorer_has_no_say(verdict: Accept | Reject | Unjudged) -> N
         judged = replace(make.attempt(), checks=(*others, make.check(verdict, name="scorer")))
         return record(judged, resolved_tier="", accepted=False)
 
-    assert labels_of(scored(Accept())) == {"haiku": GOOD_BY_CHECK}
-    assert labels_of(scored(Unjudged("timeout"))) == {}
-    assert labels_of(scored(None)) == {}
+    assert said(scored(Accept())) == {"haiku": GOOD_BY_CHECK}
+    assert said(scored(Unjudged("timeout"))) == {}
+    assert said(scored(None)) == {}
 
 
 @pytest.mark.parametrize("failure", [TimedOut(), Overloaded(), Cancelled()])
@@ -81,26 +86,26 @@ def test_a_failure_has_no_label(failure: Failure) -> None:
         make.attempt("sonnet", purpose=Purpose.FAILOVER),
         feedback=told(good=True, enough="haiku"),
     )
-    assert labels_of(failed_over) == {"sonnet": GOOD_BY_CALLER}
+    assert said(failed_over) == {"sonnet": GOOD_BY_CALLER}
 
 
 # --- feedback --------------------------------------------------------------------------------
 
 
 def test_feedback_beats_the_verdict_on_the_tier_whose_reply_the_caller_saw() -> None:
-    assert labels_of(record(*make.escalated_attempts(), feedback=told(good=False))) == {
+    assert said(record(*make.escalated_attempts(), feedback=told(good=False))) == {
         "haiku": BAD_BY_CHECK,
         "sonnet": BAD_BY_CALLER,
     }
 
 
 def test_a_sufficient_tier_is_good_and_the_cheaper_ones_are_bad() -> None:
-    assert labels_of(record(make.attempt("haiku"), feedback=told(good=False, enough="opus"))) == {
+    assert said(record(make.attempt("haiku"), feedback=told(good=False, enough="opus"))) == {
         "haiku": BAD_BY_CALLER,
         "sonnet": BAD_BY_CALLER,
         "opus": GOOD_BY_CALLER,
     }
-    assert labels_of(record(make.attempt("opus"), feedback=told(good=True, enough="sonnet"))) == {
+    assert said(record(make.attempt("opus"), feedback=told(good=True, enough="sonnet"))) == {
         "haiku": BAD_BY_CALLER,
         "sonnet": GOOD_BY_CALLER,
         "opus": GOOD_BY_CALLER,
@@ -108,18 +113,18 @@ def test_a_sufficient_tier_is_good_and_the_cheaper_ones_are_bad() -> None:
 
 
 def test_where_feedback_contradicts_itself_the_judgement_of_the_reply_stands() -> None:
-    assert labels_of(record(make.attempt("haiku"), feedback=told(good=True, enough="sonnet"))) == {
+    assert said(record(make.attempt("haiku"), feedback=told(good=True, enough="sonnet"))) == {
         "haiku": GOOD_BY_CALLER,
         "sonnet": GOOD_BY_CALLER,
     }
 
 
 def test_an_unknown_sufficient_tier_is_ignored() -> None:
-    assert labels_of(record(make.attempt(), feedback=told(good=True, enough="gigantic"))) == {"haiku": GOOD_BY_CALLER}
+    assert said(record(make.attempt(), feedback=told(good=True, enough="gigantic"))) == {"haiku": GOOD_BY_CALLER}
 
 
 def test_feedback_without_a_reply_labels_nothing() -> None:
-    assert labels_of(record(make.attempt(result=TimedOut()), feedback=told(good=True, enough="opus"))) == {}
+    assert said(record(make.attempt(result=TimedOut()), feedback=told(good=True, enough="opus"))) == {}
 
 
 @given(make.outcomes(), st.none() | make.feedbacks)
@@ -215,6 +220,57 @@ def _readable(one: Recorded) -> Recorded:
             reply_features=(None,) * len(one.outcome.attempts),
         ),
     )
+
+
+# --- what an Accept is worth -----------------------------------------------------------------
+
+
+def accepted_log(judged: int, *, good: int, unjudged: int, rejected: int = 0) -> tuple[Row, ...]:
+    """Replies of one workload's top tier: accepted ones with and without feedback, and rejected ones."""
+    made = World(explore=0.0, feedback=0.0, start="opus", caught=0.0).log(judged + unjudged + rejected)
+    made = [replace(each, outcome=replace(each.outcome, workload="w")) for each in made]
+    for n in range(judged):
+        made[n] = replace(made[n], feedback=Feedback(made[n].outcome.request_id, good=n < good))
+    for n in range(judged + unjudged, len(made)):
+        [attempt] = made[n].outcome.attempts
+        bad = replace(attempt, checks=(make.check(Reject("wrong")),))
+        made[n] = replace(made[n], outcome=replace(made[n].outcome, attempts=(bad,), accepted=False))
+    return read_dataset(made).rows
+
+
+def quality(rows: tuple[Row, ...]) -> float:
+    labels = [row.labels["opus"] for row in rows if "opus" in row.labels]
+    return sum(label.weight * label.good for label in labels) / sum(label.weight for label in labels)
+
+
+def test_judged_replies_stand_for_accepted_ones_nobody_spoke_of() -> None:
+    rows = accepted_log(30, good=15, unjudged=60, rejected=10)
+    weights = [row.labels["opus"].weight if row.labels else None for row in rows]
+    assert weights == [3.0] * 30 + [None] * 60 + [1.0] * 10
+    assert quality(rows) == pytest.approx(0.5 * 90 / 100)
+    assert all(row.labels["opus"].strength == 1.0 for row in rows if row.labels)
+
+
+def test_with_little_feedback_an_accept_stays_a_weak_good() -> None:
+    rows = accepted_log(MIN_JUDGED - 1, good=0, unjudged=60)
+    assert [row.labels["opus"].good for row in rows] == [False] * (MIN_JUDGED - 1) + [True] * 60
+    assert {(row.labels["opus"].weight, row.labels["opus"].strength) for row in rows} == {(1.0, 1.0), (1.0, 0.5)}
+
+
+def test_a_label_stands_for_a_bounded_number_and_proportions_stay() -> None:
+    rows = accepted_log(20, good=10, unjudged=580, rejected=100)
+    assert max(row.labels["opus"].weight for row in rows if row.labels) == MAX_STANDS_FOR
+    assert quality(rows) == pytest.approx(0.5 * 600 / 700)
+
+
+def test_what_was_served_is_as_good_as_it_really_was_where_checks_miss_half_of_the_bad_replies() -> None:
+    world = World(caught=0.5, feedback=0.3, explore=0.0)
+    truth = [row.labels[row.resolved].good for row in read_dataset(replace(world, feedback=1.0).log(3000)).rows]
+    labels = [
+        row.labels[row.resolved] for row in read_dataset(world.log(3000, seed=1)).rows if row.resolved in row.labels
+    ]
+    measured = sum(each.weight * each.good for each in labels) / sum(each.weight for each in labels)
+    assert measured == pytest.approx(np.mean(truth), abs=0.04)
 
 
 # --- splitting and fingerprint ---------------------------------------------------------------

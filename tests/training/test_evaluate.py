@@ -160,7 +160,7 @@ def test_the_estimators_on_an_example_worked_by_hand() -> None:
         row(step("sonnet"), labels={"sonnet": True}, propensity=0.5),
         row(step("haiku"), propensity=0.5),
     ]
-    got = point(terms(Constant("haiku"), [{Plan("only", ("haiku",)): 1.0}] * 4, rows, NO_MEANS))
+    got = point(terms(Constant("haiku"), [{Plan("only", ("haiku",)): 1.0}] * 4, rows, NO_MEANS, [{}] * 4))
     assert got.quality_ips[0] == pytest.approx(2 / (2 + 4))
     # q̂ is ½ everywhere: ½ + (2·½ − 4·½) / 6.
     assert got.quality[0] == pytest.approx(0.5 + (2 * 0.5 - 4 * 0.5) / 6)
@@ -169,7 +169,7 @@ def test_the_estimators_on_an_example_worked_by_hand() -> None:
 
 def test_without_requests_started_alike_only_the_guess_is_left() -> None:
     rows = [row(step("haiku"), labels={"haiku": True})] * 3
-    got = point(terms(Constant("opus"), [{Plan("only", ("opus",)): 1.0}] * 3, rows, NO_MEANS))
+    got = point(terms(Constant("opus"), [{Plan("only", ("opus",)): 1.0}] * 3, rows, NO_MEANS, [{}] * 3))
     assert got.quality[0] == pytest.approx(0.5)
     assert math.isnan(got.quality_ips[0])
 
@@ -186,14 +186,14 @@ def test_estimates_of_shares_stay_shares_and_a_perfect_guess_is_kept(
     zero, ones = np.zeros(len(logged)), np.ones(len(logged))
     plain = Terms(zero, zero, weight, weight, weight * seen, zero, weight, zero, zero)
     assert 0.0 <= point(plain).quality_ips[0] <= 1.0 + 1e-12
-    sure = Terms(constant * ones, ones, weight, weight, weight * constant, weight * constant, weight, weight, zero)
+    sure = Terms(constant * ones, ones, weight, weight, weight * constant, zero, weight, zero, zero)
     assert point(sure).quality[0] == pytest.approx(constant)
 
 
 def test_resampling_is_seeded_paired_and_honest_about_no_data() -> None:
     zero, ones = np.zeros(50), np.ones(50)
     seen = (np.arange(50) % 3 == 0).astype(float)
-    logged = Terms(zero, zero, ones, ones, seen, zero, ones, zero, zero)
+    logged = Terms(zero, zero, ones, ones, seen, seen, ones, ones, zero)
     first, again = (resample({"a": logged, "b": logged}, seed=7, resamples=200) for _ in range(2))
     assert np.array_equal(first["a"].quality, again["a"].quality)
     assert np.array_equal(first["a"].quality, first["b"].quality)

@@ -151,7 +151,10 @@ def test_worse_than_the_champion_by_more_than_one_standard_error_is_refused(
 
 def test_dearer_and_not_better_is_refused() -> None:
     said = refusal(judge(evaluation(champion=(0.96, 2.5)), DATA, target=0.99))
-    assert said == "dearer than the champion by 20.0% and not better in quality"
+    assert said == (
+        "not better than the champion: quality +0.0 points (standard error 1.0), cost +20.0 % (4.0), "
+        "so it is not shown to be better or cheaper"
+    )
 
 
 def test_dearer_but_better_passes() -> None:
@@ -160,7 +163,33 @@ def test_dearer_but_better_passes() -> None:
 
 def test_the_same_again_is_not_better() -> None:
     said = refusal(judge(evaluation(champion=(0.96, 3.0)), DATA, target=0.99))
-    assert said == "not better than the champion: as good and not cheaper"
+    assert said == (
+        "not better than the champion: quality +0.0 points (standard error 1.0), cost +0.0 % (3.3), "
+        "so it is not shown to be better or cheaper"
+    )
+
+
+@pytest.mark.parametrize(("cost", "passes"), [(3.83, True), (3.85, False)])
+def test_cheaper_must_be_shown(cost: float, *, passes: bool) -> None:
+    verdict = judge(evaluation(challenger=(0.96, cost), champion=(0.96, 4.0)), DATA, target=0.99)
+    assert isinstance(verdict, Passed) is passes
+
+
+def test_a_constant_tier_known_from_a_handful_of_requests_has_no_veto_and_that_is_said() -> None:
+    thin = evaluation(sonnet=(0.99, 2.0))
+    thin = replace(
+        thin, results=tuple(replace(each, effective=10.0) if each.kind == "constant" else each for each in thin.results)
+    )
+    verdict = judge(thin, DATA, target=0.95)
+    assert isinstance(verdict, Passed)
+    assert (
+        "always sonnet is known too little to compare with: 10 effective requests, 30 are needed"
+    ) in verdict.reasons
+
+
+def test_a_constant_tier_that_reaches_the_target_wins_unless_the_challenger_is_shown_to_be_cheaper() -> None:
+    assert isinstance(judge(evaluation(sonnet=(0.965, 3.11)), DATA, target=0.99), Passed)
+    assert "always sonnet" in refusal(judge(evaluation(sonnet=(0.965, 3.09)), DATA, target=0.99))
 
 
 def test_before_the_first_model_what_was_served_is_the_incumbent() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.answers import agreement, find_answer, normalised, number_in
+from fallback.answers import agreement, find_answer, normalised, number_in, numbers_in, squeezed
 from fallback.arithmetic import calculate, check_sums
 
 
@@ -62,6 +63,25 @@ def test_numbers_are_read_or_refused() -> None:
     assert number_in("1e999") == 1e12
     assert number_in("nan") is None
     assert number_in("ten") is None
+
+
+def test_the_numbers_of_a_text_are_found() -> None:
+    assert numbers_in("-$5, $1,200.50 a-7 b8 1.2.3 v1.0 (9) ٣") == [-5, 1200.5, 7, 1.2, 9, 3]
+    assert numbers_in("9" * 24) == [1e12]
+    assert numbers_in("1 2 3", 2) == [2, 3]
+    assert numbers_in("1 2 3", 0, 3) == [1, 2]
+    assert numbers_in("none") == []
+
+
+@given(st.text(st.sampled_from("12,.$- a_\n٣"), max_size=30))
+def test_numbers_are_those_of_the_plain_pattern(text: str) -> None:
+    plain = re.compile(r"(?<![\w.])-?\$?\d[\d,]{0,24}(?:\.\d{1,24})?")  # what the faster one must find
+    assert numbers_in(text) == [number_in(found) for found in plain.findall(text)]
+
+
+@given(st.text(max_size=50))
+def test_squeezing_takes_spacing_and_quotes(text: str) -> None:
+    assert squeezed(text) == re.sub(r"[\s\"']+", "", text)
 
 
 @given(st.text(max_size=400))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallback.types import DocumentBlock, ImageBlock, Message, Request, TextBlock, Tool, ToolResultBlock, ToolUseBlock
-from router.features import BUCKETS, DENSE_NAMES, Features, capped, hashed, masked, request_features, tokens
+from router.features import BUCKETS, DENSE_NAMES, Features, bucketed, capped, hashed, masked, request_features, tokens
 
 
 def asked(text: str, workload: str = "triage", **fields: object) -> Request:
@@ -124,7 +124,20 @@ def test_a_cap_keeps_head_and_tail() -> None:
 
 def test_pairs_differ_from_the_word_they_would_make() -> None:
     together, apart = hashed([b"ab", b"cd"]), hashed([b"abcd"])
-    assert not set(apart[0].tolist()) & set(together[0].tolist())
+    assert not set(apart) & set(together)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=63), st.integers(1, 9))
+def test_buckets_are_the_same_for_few_and_for_many(hashes: list[int], times: int) -> None:
+    # Fewer than 64 are counted without arrays.
+    (few, counts), (many, more) = bucketed(hashes), bucketed(hashes * 64 * times)
+    assert few.tolist() == many.tolist()
+    assert np.minimum(counts.astype(int) * 64 * times, 255).tolist() == more.tolist()
+    assert (few.dtype, counts.dtype) == (many.dtype, more.dtype) == (np.dtype(np.int32), np.dtype(np.uint8))
+
+
+def test_a_count_stops_at_255() -> None:
+    assert request_features(asked("a " * 300)).counts.tolist() == [255, 255]
 
 
 @given(st.text(max_size=300), st.text(max_size=20))

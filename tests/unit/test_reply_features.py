@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from fallback.types import Message, Reply, Request, StopReason, TextBlock, ToolUseBlock, Usage
 from router.features import Features
-from router.reply_features import REPLY_NAMES, reply_features
+from router.reply_features import REPLY_NAMES, prompt_of, reply_features
 
 
 def seen(prompt: str, text: str, stop: StopReason = StopReason.END_TURN) -> dict[str, float]:
@@ -94,6 +95,41 @@ def test_every_name_is_used_and_none_is_made_up() -> None:
     used = sum(np.abs(features_of(prompt, reply).dense) for reply in replies)
     silent = {name for name, value in zip(REPLY_NAMES, np.asarray(used).tolist(), strict=True) if value == 0}
     assert silent == {"tool_calls", "stopped_max_tokens", "stopped_tool_use", "stopped_refusal"}
+
+
+def test_there_is_a_value_for_every_name() -> None:
+    for text in ("", "7", "word"):
+        assert len(features_of("Pick:\n1. a\n2. b", text).dense) == len(REPLY_NAMES)
+
+
+def test_a_prompt_that_is_there_already_changes_nothing() -> None:
+    request = Request("maths", (Message("user", (TextBlock("Is 'abc' or 3 it?\n1. Ann\n2. Bob said so"),)),), 9, 9)
+    prompt = prompt_of(request)
+    for text in ("Bob said so: 2", "'abc'", "3"):
+        reply = Reply((TextBlock(text),), StopReason.END_TURN, Usage(), "m")
+        one, other = reply_features(request, reply), reply_features(request, reply, prompt=prompt)
+        assert one.to_bytes() == other.to_bytes()
+
+
+def test_the_features_are_the_same_on_every_machine() -> None:
+    # Golden: a change of these is a change of REPLY_FEATURES_VERSION.
+    features = features_of(
+        "3 boxes of 4 at $1,200?\n1. Ann\n2. Bob", "3 x 4 = 12, so Bob has -7.5.\n<answer>2</answer>"
+    )
+    assert crc32(features.indices.astype("<i4").tobytes()) == 2639807150
+    assert round(float(features.dense.sum()), 3) == 41.389
+
+
+@pytest.mark.parametrize(
+    ("text", "literal", "canonical"),
+    [
+        ("7", 1, 1), ("007", 0, 0), ("00", 1, 0), ("-7", 1, 1), ("1.50", 1, 0), ("None", 1, 1), ("set()", 1, 1),
+        ("b'a'", 1, 1), ("[1,2]", 1, 0), ("word", 0, 0), ("7 apples", 0, 0), ("٣", 0, 0),
+    ],
+)  # fmt: skip
+def test_literals_are_told_from_words(text: str, literal: int, canonical: int) -> None:
+    form = seen("?", f"<answer>{text}</answer>")
+    assert (form["answer_literal"], form["answer_canonical"]) == (literal, canonical)
 
 
 @given(st.text(max_size=200), st.text(max_size=300))
