@@ -8,9 +8,9 @@ import dataclasses
 import pytest
 
 from fallback import errors
-from fallback.job import Rules
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.guards import GuardSettings
+from fallback.job import Rules
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings
 from fallback.types import Purpose, Reject, Remedy, Reply, StopReason, Unjudged, Usage

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from fallback import errors
 from fallback.breaker import BreakerSettings
-from fallback.job import Rules
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.errors import Failure
 from fallback.guards import GuardSettings
+from fallback.job import Rules
 from fallback.providers import Endpoint
 from fallback.types import Accept, Purpose, Reply, StopReason, Usage
 from tests.support.fakes import BAD, LADDER, Bench, Delayed, FakeClock, ScriptedProvider, reply, request, tier
