@@ -19,7 +19,7 @@ from pathlib import Path
 
 import grpc
 import psutil
-from processes import child
+from processes import Child, child
 
 from router.v1 import router_pb2, router_pb2_grpc
 
@@ -50,15 +50,13 @@ async def drive(stub: router_pb2_grpc.RouterServiceAsyncStub, requests: int, con
     return seconds
 
 
-def cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: Child) -> float:
     """User and system seconds so far."""
-    times = process.cpu_times()
+    times = psutil.Process(process.pid).cpu_times()
     return times.user + times.system
 
 
-async def compare(
-    service: tuple[psutil.Process, int], plain: tuple[psutil.Process, int], args: argparse.Namespace
-) -> dict:
+async def compare(service: tuple[Child, int], plain: tuple[Child, int], args: argparse.Namespace) -> dict:
     """CPU milliseconds per request of both, by round."""
     found: dict[str, list[float]] = {"service": [], "pass_through": []}
     async with (

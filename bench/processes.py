@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 ROOT = Path(__file__).resolve().parent.parent
+Child = subprocess.Popen[str]
 _PORT = re.compile(r"(?:listening on |serving on [\d.]+:|http://127\.0\.0\.1:)(\d+)")
 
 
 @contextmanager
-def child(*command: str, environ: Mapping[str, str] | None = None) -> Iterator[tuple[psutil.Process, int]]:
+def child(*command: str, environ: Mapping[str, str] | None = None) -> Iterator[tuple[Child, int]]:
     """A running child and the port that it listens on."""
     process = subprocess.Popen(
         [sys.executable, *command],
@@ -27,7 +26,7 @@ def child(*command: str, environ: Mapping[str, str] | None = None) -> Iterator[t
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})},
     )
     try:
-        yield psutil.Process(process.pid), _port(process)
+        yield process, _port(process)
     finally:
         process.terminate()
         try:
