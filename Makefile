@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STUBS := protos/router/v1/*.proto
-PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --mypy_out=. --grpc_python_out=. --mypy_grpc_out=.
+PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -Iprotos --python_out=. --mypy_out=quiet:. --grpc_python_out=. --mypy_grpc_out=quiet:.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check lint types contracts stubs protos lock bench train clean
@@ -46,7 +46,7 @@ contracts: .venv/.dev
 	@$(BIN)/lint-imports
 
 protos: .venv/.dev ## regenerate the gRPC stubs
-	@$(PROTOC) $(STUBS) 2>/dev/null
+	@$(PROTOC) $(STUBS)
 
 stubs: protos
 	@git diff --exit-code --stat -- router/v1 || (echo "the committed stubs differ from protos/: run make protos and commit"; exit 1)

@@ -52,7 +52,7 @@ def request_for(case: Case) -> router_pb2.CompleteRequest:
     """The case as a caller sends it: with its workload's name, and nothing else that would help."""
     text = router_pb2.ContentBlock(text=router_pb2.TextBlock(text=case.prompt))
     prompt = router_pb2.Prompt(messages=[router_pb2.Message(role="user", content=[text])], max_tokens=2_000)
-    return router_pb2.CompleteRequest(workload=case.workload, prompt=prompt, labels={"data": "simulated"})
+    return router_pb2.CompleteRequest(workload=case.workload, prompt=prompt, labels={"simulated": "true"})
 
 
 async def live(target: str, requests: Sequence[Case]) -> Day:
