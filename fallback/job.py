@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fallback.checks import Check
-from fallback.types import Remedy, Reply, Request
+from fallback.types import Purpose, Remedy, Reply, Request, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ class Job:
     rules: Rules
     deadline_s: float
     cost_cap_usd: float = float("inf")
+
+    def above(self, tier: str, rung: Mapping[str, int]) -> tuple[str, ...]:
+        """The plan's tiers above `tier`, which a failover may have left out of the plan."""
+        return tuple(name for name in self.tiers if rung[name] > rung[tier])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung to try: which tier, why, and with what output limit."""
+
+    tier: Tier
+    purpose: Purpose
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from fallback.clock import Clock
 from fallback.guards import Guards
 from fallback.providers import Endpoint
 from fallback.providers.anthropic_api import AnthropicProvider, Client, make_client
+from fallback.resilience import Resilience
 from fallback.types import Tier
 from router.completion import Completer
 from router.config import Config, ConfigError
@@ -76,7 +77,7 @@ def make_generation(
 ) -> Generation:
     """Everything that requests need, for one configuration."""
     ladder, prices = ladder_of(config), config.load_prices()
-    chain = Chain(
+    resilience = Resilience(
         ladder=ladder,
         endpoints=endpoints,
         prices=prices,
@@ -87,7 +88,8 @@ def make_generation(
     )
     completer = Completer(
         ladder=ladder,
-        chain=chain,
+        chain=Chain(ladder=ladder, resilience=resilience, clock=clock),
+        bound_usd=resilience.bound_usd,
         prices=prices,
         policy=Policy(experience, uniform),
         experience=experience,

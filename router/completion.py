@@ -64,6 +64,7 @@ class Completer:
         *,
         ladder: tuple[Tier, ...],
         chain: Chain,
+        bound_usd: Callable[[str, Request, int], float],
         prices: PriceBook,
         policy: Policy,
         experience: Experience,
@@ -75,6 +76,7 @@ class Completer:
     ) -> None:
         self.ladder = {tier.name: tier for tier in ladder}
         self.chain = chain
+        self.bound_usd = bound_usd
         self.prices = prices
         self.policy = policy
         self.experience = experience
@@ -126,9 +128,7 @@ class Completer:
         if math.isinf(cap_usd):
             return allowed
         request = ask.request
-        affordable = tuple(
-            name for name in allowed if self.chain.bound_usd(name, request, request.max_tokens) <= cap_usd
-        )
+        affordable = tuple(name for name in allowed if self.bound_usd(name, request, request.max_tokens) <= cap_usd)
         if not affordable:
             raise InvalidField("bounds.cost_cap_usd", "no allowed tier is sure to cost less than this")
         return affordable

@@ -19,6 +19,7 @@ from fallback.job import Job, Resolution, Rules
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings
+from fallback.resilience import Resilience
 from fallback.types import (
     Accept,
     Attempt,
@@ -230,7 +231,7 @@ class Bench:
         self.ladder = ladder or tuple(map(tier, LADDER))
         self.guards = Guards(guards or GuardSettings(), self.clock, uniform)
         self.ledger = Ledger(self.clock.monotonic_s())
-        self.chain = Chain(
+        resilience = Resilience(
             ladder=self.ladder,
             endpoints=self.endpoints,
             prices=prices(),
@@ -239,6 +240,7 @@ class Bench:
             clock=self.clock,
             uniform=uniform,
         )
+        self.chain = Chain(ladder=self.ladder, resilience=resilience, clock=self.clock)
 
     def job(
         self,
