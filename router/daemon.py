@@ -7,9 +7,19 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Worker(Protocol):
+    """Where blocking calls run, one after the other."""
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises. The work goes on when the caller is cancelled."""
+
+    def end(self) -> None:
+        """Stop after the calls made so far, without waiting for them."""
 
 
 class DaemonThread:

@@ -7,7 +7,7 @@ learns from feature vectors.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -105,7 +105,8 @@ class RequestIds:
     A wall clock that steps back does not make ids step back: the millisecond part never decreases.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._entropy = entropy
         self._last_ms = 0
         self._sequence = 0
 
@@ -116,7 +117,7 @@ class RequestIds:
             self._last_ms, self._sequence = now_ms, 0
         else:
             self._sequence += 1
-        return f"{self._last_ms:012x}{self._sequence & 0xFFFF:04x}{os.urandom(8).hex()}"
+        return f"{self._last_ms:012x}{self._sequence & 0xFFFF:04x}{self._entropy(8).hex()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from fallback.clock import Clock
 from fallback.types import Reply
-from router.daemon import DaemonThread
+from router.daemon import DaemonThread, Worker
 from router.outcome import Outcome
 from router.store import Store, StoreError, Unstorable
 
@@ -63,7 +63,8 @@ class Recorder:
 
     `max_wait_s`: how long a reply waits for its outcome. `linger_s`: how long a group waits for more
     outcomes while they come faster than single writes would keep up with; an outcome that comes alone is
-    written at once. A write of sixteen costs little more than a write of one.
+    written at once. A write of sixteen costs little more than a write of one. `worker` makes what runs the
+    blocking calls, by name: threads, unless a simulation has its own.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Recorder:
         linger_s: float = 0.0,
         max_queued: int = 10_000,
         max_queued_bytes: int = 64 << 20,
+        worker: Callable[[str], Worker] = DaemonThread,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -92,8 +94,8 @@ class Recorder:
         self._upkeep: asyncio.Task[None] | None = None
         self._since_upkeep = 0
         self._crowded = False
-        self._write_thread = DaemonThread("tierwise-recorder")
-        self._errand_thread = DaemonThread("tierwise-errands")
+        self._write_thread = worker("tierwise-recorder")
+        self._errand_thread = worker("tierwise-errands")
         self._errands = 0
         self._alone = 0  # how many of the next outcomes are written one by one
         self._problem = ""
