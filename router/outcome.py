@@ -120,6 +120,54 @@ class RequestIds:
         return f"{self._last_ms:012x}{self._sequence & 0xFFFF:04x}{self._entropy(8).hex()}"
 
 
+class AuditVerdict(StrEnum):
+    """What an audit found of a reply."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+class AuditMethod(StrEnum):
+    """What the verdict of an audit rests on, or why it has none."""
+
+    VERIFIER = "verifier"  # the workload's audit verifier judged each reply by itself
+    JUDGE = "judge"  # replies with the same answer are alike, a judge compared the others
+    ANSWERS = "answers"  # replies with the same answer are alike; which of two others is right, nobody said
+    CHECKS = "checks"  # the auditor's reply did not pass the workload's own checks: nothing to compare with
+    FAILURE = "failure"  # the auditor gave no reply: says nothing of the audited one
+
+    @property
+    def settles(self) -> bool:
+        """Whether it can find a reply bad as well as good; otherwise its verdicts are one-sided."""
+        return self in (AuditMethod.VERIFIER, AuditMethod.JUDGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was learned, off the caller's path, of one tier's reply in one request.
+
+    `accepted`: the reply was handed over as accepted; otherwise a check had rejected it and a higher
+    tier's was. `propensity` is the probability with which it was chosen, known beforehand and independent of
+    the reply. `auditor_tier` gave the reply that it was compared with, of which `auditor_verdict` speaks and
+    `reply_features` holds the features (empty: none). `attempts` upstream calls were made for it, for `cost_usd`.
+    """
+
+    request_id: str
+    workload: str
+    tier: str
+    accepted: bool
+    auditor_tier: str
+    verdict: AuditVerdict
+    auditor_verdict: AuditVerdict
+    method: AuditMethod
+    propensity: float
+    attempts: int
+    cost_usd: float
+    audited_at_s: float
+    reply_features: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """A caller's later judgement of a reply."""

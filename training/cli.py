@@ -69,7 +69,7 @@ def nightly(
     from router.store import StoreError
     from router.store.sql import SqlStore
     from training.console import Steps, show_night
-    from training.dataset import LADDER
+    from training.labels import LADDER
     from training.nightly import NightSettings, run_night
     from training.registry import LockHeld, Registry, RegistryError
 

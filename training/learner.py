@@ -146,7 +146,7 @@ def _prior(labels: Array) -> list[tuple[int, float]]:
 
 
 def _reply(row: Row, tier: str) -> Features | None:
-    return next((step.reply_features for step in row.steps if step.tier == tier), None)
+    return next((step.reply_features for step in row.steps if step.tier == tier), row.audit_replies.get(tier))
 
 
 def choose_mistake_costs(

@@ -18,10 +18,11 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from router.store import Store
-from training.dataset import LADDER, MAX_REQUESTS, Dataset, read_dataset
+from training.dataset import MAX_REQUESTS, Dataset, read_dataset
 from training.evaluate import evaluate
 from training.follow import Policy
 from training.gate import Passed, Refused, Verdict, enough_data, judge
+from training.labels import LADDER
 from training.registry import CurrentChanged, Entry, Registry, RegistryError
 from training.report import write_report
 from training.results import Data, Night

@@ -1,12 +1,12 @@
 """The values that training works on: one row per request, one step per tier that replied, one label per tier.
 
-How a row gets its labels is in `training.dataset`.
+How a row gets its labels is in `training.labels`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from router.features import Features
@@ -16,6 +16,7 @@ class Source(StrEnum):
     """Where a label comes from."""
 
     VERDICT = "verdict"
+    AUDIT = "audit"
     FEEDBACK = "feedback"
 
 
@@ -25,6 +26,7 @@ class Label:
 
     `accepted`: the checks looked and let it pass. `weight`: how many replies the label stands for, so that
     those with labels stand for all. `strength`: how far the source is to be trusted beside others.
+    `propensity`: the known probability with which an audit was drawn; 1 with other sources.
     """
 
     good: bool
@@ -32,6 +34,7 @@ class Label:
     accepted: bool = False
     weight: float = 1.0
     strength: float = 1.0
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request. `steps` are the tiers that replied, in order; `labels` by tier."""
+    """One request. `steps` are the tiers that replied, in order; `labels` by tier.
+
+    `audit_replies`: features of the replies that audits got, by the auditor's tier. They are no steps: nobody waited
+    for them or paid for them.
+    """
 
     request_id: str
     workload: str
@@ -72,6 +79,7 @@ class Row:
     cost_usd: float
     top_tier_cost_usd: float
     simulated: bool
+    audit_replies: Mapping[str, Features] = field(default_factory=dict)
 
     @property
     def propensity(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from router.outcome import Feedback, Outcome
+from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Outcome
 
 
 class StoreError(Exception):
@@ -39,10 +39,29 @@ class FeedbackStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An outcome as read back (reply content is not stored), with its feedback if any came."""
+    """An outcome as read back (reply content is not stored), with its feedback if any came and its audits by tier."""
 
     outcome: Outcome
     feedback: Feedback | None
+    audits: tuple[Audit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTally:
+    """Audits of one workload that are alike: `count` of them stand for `weight` replies, by inverse propensity.
+
+    `weight_squared` is the sum of the squares of what each stands for: it says how many equally weighted
+    audits these are worth.
+    """
+
+    tier: str
+    accepted: bool
+    method: AuditMethod
+    verdict: AuditVerdict
+    count: int
+    weight: float
+    weight_squared: float
+    cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,7 @@ class WorkloadStats:
     top_tier_cost_usd: float
     feedback_good: int
     feedback_bad: int
+    audits: tuple[AuditTally, ...] = ()
 
 
 class Store(Protocol):
@@ -92,6 +112,15 @@ class Store(Protocol):
 
     def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
         """Commit a caller's judgement of an outcome not older than `window_s`."""
+
+    def write_audits(self, audits: Sequence[Audit]) -> None:
+        """Commit all in one transaction. One for a request and tier that has one is left out.
+
+        Raises Unstorable, with nothing written, when one is of a request without an outcome here.
+        """
+
+    def audit_spend_usd(self, *, since_s: float) -> Mapping[str, float]:
+        """What audits made since then cost, by workload."""
 
     def workload_of(self, request_id: str) -> str:
         """The workload of an outcome; empty for an unknown id."""

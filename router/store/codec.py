@@ -51,19 +51,20 @@ _RETAINED = tuple(c.name for c in schema.retained_text.columns if c.name != "che
 _FEEDBACK = tuple(c.name for c in schema.feedback.columns if c.name != "checksum")
 
 
-def _checksum(row: Row, names: Sequence[str]) -> int:
+def checksum(row: Row, names: Sequence[str]) -> int:
+    """CRC-32 of these columns."""
     # ascii() rather than repr(): what counts as printable changes between Python versions.
     return zlib.crc32(ascii([row[name] for name in names]).encode("ascii"))
 
 
 def _outcome_checksum(row: Row) -> int:
-    crc = _checksum(row, _SCALARS)
+    crc = checksum(row, _SCALARS)
     for name in _BLOBS:
         crc = zlib.crc32(row[name], zlib.crc32(_LENGTH.pack(len(row[name])), crc))
     return crc
 
 
-def _finite(value: float) -> float:
+def finite(value: float) -> float:
     """The float to store. Raises ValueError for NaN and infinity; -0.0 becomes 0.0, as in SQLite."""
     if not math.isfinite(value):
         raise ValueError("not a finite number")
@@ -81,7 +82,7 @@ def _encode_decision(decision: Decision) -> Row:
         "probabilities": dict(decision.probabilities),
         "propensities": dict(decision.propensities),
         "expected_cost_usd": dict(decision.expected_cost_usd),
-        "mistake_cost_usd": _finite(decision.mistake_cost_usd),
+        "mistake_cost_usd": finite(decision.mistake_cost_usd),
         "model_version": decision.model_version,
         "explored": decision.explored,
     }
@@ -123,12 +124,12 @@ def _start_verdict(outcome: Outcome) -> tuple[bool, bool]:
 def encode(outcome: Outcome) -> Encoded:
     """The rows of one outcome. Raises ValueError for what cannot be stored (a cost that is NaN)."""
     judged, rejected = _start_verdict(outcome)
-    received_at_s = _finite(outcome.received_at_s)
+    received_at_s = finite(outcome.received_at_s)
     row: Row = {
         "request_id": outcome.request_id,
         "workload": outcome.workload,
         "received_at_s": received_at_s,
-        "duration_s": _finite(outcome.duration_s),
+        "duration_s": finite(outcome.duration_s),
         "status": outcome.status,
         "mode": outcome.decision.mode.value,
         "start_tier": outcome.decision.tiers[0] if outcome.decision.tiers else "",
@@ -140,8 +141,8 @@ def encode(outcome: Outcome) -> Encoded:
         "start_rejected": int(rejected),
         "attempt_count": len(outcome.attempts),
         "failure_count": sum(isinstance(attempt.result, Failure) for attempt in outcome.attempts),
-        "cost_usd": _finite(outcome.cost_usd),
-        "top_tier_cost_usd": _finite(outcome.top_tier_cost_usd),
+        "cost_usd": finite(outcome.cost_usd),
+        "top_tier_cost_usd": finite(outcome.top_tier_cost_usd),
         "features_version": outcome.features_version,
         "format": FORMAT,
         "labels": _dumps(dict(outcome.labels)),
@@ -157,7 +158,7 @@ def encode(outcome: Outcome) -> Encoded:
             "request_id": outcome.request_id,
             "position": position,
             "tier": attempt.tier,
-            "cost_usd": _finite(attempt.cost_usd + sum(report.cost_usd for report in attempt.checks)),
+            "cost_usd": finite(attempt.cost_usd + sum(report.cost_usd for report in attempt.checks)),
         }
         for position, attempt in enumerate(outcome.attempts)
         if isinstance(attempt.result, Reply)
@@ -171,7 +172,7 @@ def encode(outcome: Outcome) -> Encoded:
             "prompt_json": outcome.retained.prompt_json,
             "reply_json": outcome.retained.reply_json,
         }
-        retained["checksum"] = _checksum(retained, _RETAINED)
+        retained["checksum"] = checksum(retained, _RETAINED)
     return Encoded(row, costs, retained)
 
 
@@ -180,7 +181,7 @@ def decode(row: Row, retained: Row | None) -> Outcome:
     try:
         if row["checksum"] != _outcome_checksum(row) or row["format"] != FORMAT:
             raise CorruptRow
-        if retained is not None and retained["checksum"] != _checksum(retained, _RETAINED):
+        if retained is not None and retained["checksum"] != checksum(retained, _RETAINED):
             raise CorruptRow
         return Outcome(
             request_id=row["request_id"],
@@ -211,11 +212,11 @@ def encode_feedback(feedback: Feedback) -> Row:
         "request_id": feedback.request_id,
         "good": int(feedback.good),
         "sufficient_tier": feedback.sufficient_tier,
-        "score": None if feedback.score is None else _finite(feedback.score),
+        "score": None if feedback.score is None else finite(feedback.score),
         "reason": feedback.reason,
-        "reported_at_s": _finite(feedback.reported_at_s),
+        "reported_at_s": finite(feedback.reported_at_s),
     }
-    row["checksum"] = _checksum(row, _FEEDBACK)
+    row["checksum"] = checksum(row, _FEEDBACK)
     return row
 
 
@@ -223,7 +224,7 @@ def decode_feedback(row: Row) -> Feedback:
     """The report that was encoded. Raises CorruptRow for anything else."""
     try:
         fields = dict(row)
-        if fields.pop("checksum") != _checksum(fields, _FEEDBACK):
+        if fields.pop("checksum") != checksum(fields, _FEEDBACK):
             raise CorruptRow
         return Feedback(**{**fields, "good": bool(fields["good"])})
     except (KeyError, TypeError):

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from router.outcome import Mode
-from router.store import WorkloadStats
+from router.store import WorkloadStats, audits
 from router.store.codec import Row
 from router.store.schema import feedback, outcome, reply_cost, retained_text
 
@@ -118,6 +118,7 @@ def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
         .where(recent)
         .group_by(o.workload, reply_cost.c.tier),
     )
+    audited = audits.tallies(connection, since_s)
     return [
         WorkloadStats(
             **row,
@@ -125,6 +126,7 @@ def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
             first_judged=judged.get(row["workload"], {}),
             first_rejected=rejected.get(row["workload"], {}),
             attempt_cost_usd=costs.get(row["workload"], {}),
+            audits=audited.get(row["workload"], ()),
         )
         for row in connection.execute(_totals(since_s)).mappings()
     ]

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 # The newest revision in `migrations/versions`: a test holds the two together, so that opening a
 # store at head costs one query and no import of alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 
 class Bytes(LargeBinary):
@@ -104,4 +104,25 @@ feedback = Table(
     Column("reason", Text, nullable=False),
     Column("reported_at_s", Double, nullable=False),
     Column("checksum", BigInteger, nullable=False),
+)
+
+# One row for each tier's reply that was audited; `attempts` and `cost_usd` are the audit's own, never the request's.
+audit = Table(
+    "audit",
+    metadata,
+    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("tier", Text, primary_key=True),
+    Column("workload", Text, nullable=False),
+    Column("accepted", SmallInteger, nullable=False),
+    Column("auditor_tier", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("auditor_verdict", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("propensity", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("audited_at_s", Double, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+    Column("reply_features", Bytes, nullable=False),
+    Index("audit_at", "audited_at_s"),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine, Table, and_, delete, make_url, select, text, update
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from router.outcome import Feedback, Outcome
-from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats, codec, queries, sqlite
-from router.store.schema import HEAD, feedback, outcome, reply_cost, retained_text
+from router.outcome import Audit, Feedback, Outcome
+from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats, audits, codec, queries, sqlite
+from router.store.schema import HEAD, audit, feedback, outcome, reply_cost, retained_text
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
 DELETE_CHUNK = 200  # retained texts deleted in one transaction: writers wait for no more than that
@@ -59,8 +60,9 @@ class SqlStore:
             raise StoreError("url", f"expected one of {', '.join(f'{name}:///…' for name in _BACKENDS)}") from None
         self._engine = self._backend.open_engine(parsed)
         self._writes = self._engine.execution_options(writes=True)
-        self._insert_outcome, self._insert_cost, self._insert_retained = (
-            self._backend.insert(table).on_conflict_do_nothing() for table in (outcome, reply_cost, retained_text)
+        self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit = (
+            self._backend.insert(table).on_conflict_do_nothing()
+            for table in (outcome, reply_cost, retained_text, audit)
         )
         self._corrupt_rows = 0
         try:
@@ -132,6 +134,15 @@ class SqlStore:
                 connection.execute(feedback.insert(), row)
                 return FeedbackStatus.RECORDED
 
+    def write_audits(self, audits_: Sequence[Audit]) -> None:
+        """Commit all in one transaction. Raises Unstorable for one without an outcome, StoreError when not now."""
+        if not audits_:
+            return
+        with self._errors():
+            rows = [audits.encode(one) for one in audits_]
+            with self._writes.begin() as connection:
+                connection.execute(self._insert_audit, rows)
+
     # --- reading -----------------------------------------------------------------------------
 
     def workload_of(self, request_id: str) -> str:
@@ -151,7 +162,11 @@ class SqlStore:
                 rows = connection.execute(
                     queries.CHUNK, {"after": after, "since": since_s, "until": until_s, "limit": READ_CHUNK}
                 ).all()
-            found = [_decode(tuple(row)) for row in rows]
+                found = [_decode(tuple(row)) for row in rows]
+                # Sound ids only: a damaged one could be anything, and the driver refuse it.
+                ids = [one.outcome.request_id for one in found if one is not None]
+                audited = audits.of_requests(connection, ids)
+            found = [one and _audited(one, audited.get(one.outcome.request_id, ())) for one in found]
             whole = len(rows) < READ_CHUNK
             # The next chunk starts after the last good id: a damaged id would skip what lies between.
             # The damaged rows behind it are met, and counted, again there.
@@ -172,6 +187,11 @@ class SqlStore:
         """The numbers of every workload with a request since `since_s`, by name. Raises StoreError."""
         with self._errors(), self._engine.connect() as connection:
             return queries.stats(connection, since_s)
+
+    def audit_spend_usd(self, *, since_s: float) -> Mapping[str, float]:
+        """What audits made since then cost, by workload. Raises StoreError."""
+        with self._errors(), self._engine.connect() as connection:
+            return audits.spent_usd(connection, since_s)
 
     # --- upkeep ------------------------------------------------------------------------------
 
@@ -254,5 +274,13 @@ def _decode(row: Sequence[Any]) -> Recorded | None:
     story, judgement, kept = queries.split(row)
     try:
         return Recorded(codec.decode(story, kept), None if judgement is None else codec.decode_feedback(judgement))
+    except codec.CorruptRow:
+        return None
+
+
+def _audited(one: Recorded, rows: Sequence[codec.Row]) -> Recorded | None:
+    """With its audits, or None where one of them is not as it was written."""
+    try:
+        return replace(one, audits=tuple(map(audits.decode, rows))) if rows else one
     except codec.CorruptRow:
         return None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fallback.errors import Overloaded
 from fallback.types import Purpose, Reject
-from router.outcome import Feedback, Mode, Outcome, RetainedText
+from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Mode, Outcome, RetainedText
 from router.store import FeedbackStatus, Store, StoreError, Unstorable, sql
 from router.store.sql import SqlStore
 from tests.support import outcomes as make
@@ -176,6 +176,82 @@ def test_feedback_that_cannot_be_stored_says_so(store: Store) -> None:
     store.write([make.outcome(1)])
     with pytest.raises(Unstorable):
         store.report(replace(judgement(), score=float("nan")), window_s=1e9)
+
+
+# --- audits ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.lists(make.audits, max_size=4, unique_by=lambda one: (one.request_id, one.tier)))
+def test_audits_are_read_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, made: list[Audit]) -> None:
+    for open_store in STORES.values():
+        store = open_store(tmp_path_factory.mktemp("store"))
+        try:
+            ids = {one.request_id for one in made}
+            store.write([replace(make.outcome(1), request_id=one) for one in ids])
+            store.write_audits(made)
+            found = [one for recorded in store.read() for one in recorded.audits]
+            assert found == sorted(made, key=lambda one: (one.request_id, one.tier))
+            assert store.corrupt_rows == 0
+        finally:
+            store.close()
+
+
+def test_an_audit_and_feedback_stand_side_by_side(store: Store) -> None:
+    store.write([make.outcome(1)])
+    store.write_audits([make.audit(1)])
+    assert store.report(judgement(1), window_s=1e9) is FeedbackStatus.RECORDED
+    store.write_audits([make.audit(1, tier="sonnet", accepted=False)])
+    assert store.report(judgement(1, good=True), window_s=1e9) is FeedbackStatus.REPEATED
+    [recorded] = store.read()
+    assert recorded.feedback == judgement(1, good=True)
+    assert [one.tier for one in recorded.audits] == ["haiku", "sonnet"]
+
+
+def test_the_first_audit_of_a_reply_stands(store: Store) -> None:
+    store.write([make.outcome(1)])
+    store.write_audits([make.audit(1, verdict=AuditVerdict.BAD)])
+    store.write_audits([make.audit(1, cost_usd=9.0), make.audit(1, tier="opus")])
+    store.write_audits([])
+    [recorded] = store.read()
+    assert recorded.audits == (make.audit(1, verdict=AuditVerdict.BAD), make.audit(1, tier="opus"))
+
+
+@pytest.mark.parametrize("bad", [make.audit(2), make.audit(1, propensity=0.0), make.audit(1, cost_usd=float("nan"))])
+def test_nothing_is_written_of_audits_of_which_one_cannot_be(store: Store, bad: Audit) -> None:
+    store.write([make.outcome(1)])
+    with pytest.raises(Unstorable):
+        store.write_audits([make.audit(1, tier="opus"), bad])
+    assert [one.audits for one in store.read()] == [()]
+
+
+def test_the_spend_of_audits_is_by_workload_and_by_when_they_were_made(store: Store) -> None:
+    store.write([make.outcome(n) for n in (1, 2, 3)])
+    made = [make.audit(n, cost_usd=2.0**n, audited_at_s=float(n)) for n in (1, 2)]
+    store.write_audits([*made, make.audit(3, workload="another", cost_usd=0.5, audited_at_s=3.0)])
+    assert store.audit_spend_usd(since_s=2.0) == {"triage": 4.0, "another": 0.5}
+    assert store.audit_spend_usd(since_s=9.0) == {}
+
+
+def test_audits_are_tallied_with_what_they_stand_for(store: Store) -> None:
+    store.write([make.outcome(n, received_at_s=float(n)) for n in range(1, 7)])
+    bad = AuditVerdict.BAD
+    store.write_audits(
+        [
+            make.audit(1),  # received before the period
+            make.audit(2, propensity=0.5),
+            make.audit(3, propensity=0.25),
+            make.audit(4, propensity=0.25, verdict=bad),
+            make.audit(5, propensity=1.0, accepted=False, method=AuditMethod.ANSWERS),
+        ]
+    )
+    [triage] = store.stats(since_s=2.0)
+    assert sorted((t.accepted, t.verdict.value, t.count, t.weight, t.weight_squared) for t in triage.audits) == [
+        (False, "good", 1, 1.0, 1.0),
+        (True, "bad", 1, 4.0, 16.0),
+        (True, "good", 2, 6.0, 20.0),
+    ]
+    assert sum(tally.cost_usd for tally in triage.audits) == pytest.approx(0.08)
 
 
 # --- statistics ------------------------------------------------------------------------------

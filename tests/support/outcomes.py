@@ -25,7 +25,16 @@ from fallback.types import (
     Usage,
     Verdict,
 )
-from router.outcome import Decision, Feedback, Mode, Outcome, RetainedText
+from router.outcome import (
+    Audit,
+    AuditMethod,
+    AuditVerdict,
+    Decision,
+    Feedback,
+    Mode,
+    Outcome,
+    RetainedText,
+)
 
 TIERS = ("haiku", "sonnet", "opus")
 FAILURES: tuple[type[Failure], ...] = (
@@ -123,6 +132,25 @@ def outcome(
         labels=labels or {},
         retained=retained,
     )
+
+
+def audit(n: int = 1, **changes: Any) -> Audit:
+    """The n-th outcome's accepted haiku reply, found good by the audit verifier; one in twenty is audited."""
+    values: dict[str, Any] = {
+        "request_id": request_id(n),
+        "workload": "triage",
+        "tier": "haiku",
+        "accepted": True,
+        "auditor_tier": "sonnet",
+        "verdict": AuditVerdict.GOOD,
+        "auditor_verdict": AuditVerdict.UNKNOWN,
+        "method": AuditMethod.VERIFIER,
+        "propensity": 0.05,
+        "attempts": 1,
+        "cost_usd": 0.02,
+        "audited_at_s": 1_000_010.0,
+    }
+    return Audit(**{**values, **changes})
 
 
 def typical(n: int) -> Outcome:
@@ -260,4 +288,21 @@ feedbacks = st.builds(
     score=st.none() | finite,
     reason=words,
     reported_at_s=finite,
+)
+
+audits = st.builds(
+    Audit,
+    request_id=st.integers(0, 2**128 - 1).map(request_id),
+    workload=words,
+    tier=st.sampled_from(TIERS),
+    accepted=st.booleans(),
+    auditor_tier=st.sampled_from(("", *TIERS)),
+    verdict=st.sampled_from(AuditVerdict),
+    auditor_verdict=st.sampled_from(AuditVerdict),
+    method=st.sampled_from(AuditMethod),
+    propensity=st.floats(1e-9, 1),
+    attempts=st.integers(0, 5),
+    cost_usd=_usd,
+    audited_at_s=_times,
+    reply_features=st.binary(max_size=20),
 )

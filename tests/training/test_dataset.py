@@ -15,7 +15,8 @@ from router.store import Recorded
 from tests.support import nights
 from tests.support import outcomes as make
 from tests.support.nights import World
-from training.dataset import MAX_INVERSE_PROPENSITY, MAX_STANDS_FOR, MIN_JUDGED, Dataset, labels_of, read_dataset
+from training.dataset import MAX_INVERSE_PROPENSITY, Dataset, read_dataset
+from training.labels import MAX_STANDS_FOR, MIN_JUDGED, labels_of
 from training.rows import Row, Source
 from training.weights import cap_groups
 

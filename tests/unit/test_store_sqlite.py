@@ -179,6 +179,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(ROWS // 2 + 1, ROWS + 1):
         store.write([_written(n)])
         store.report(Feedback(make.request_id(n), good=n % 2 == 0, reason="r" * n), window_s=1e9)
+        store.write_audits([make.audit(n)])
     shutil.copy(folder / "live.db", folder / "sound.db")
     shutil.copy(folder / "live.db-wal", folder / "sound.db-wal")
     store.close()
@@ -207,6 +208,7 @@ def read_damaged(database: bytes, log: bytes, folder: Path) -> tuple[list[str], 
             assert make.comparable(recorded.outcome) in (wrote, replace(wrote, retained=None)), "a wrong row"
             if recorded.feedback is not None:
                 assert recorded.feedback == Feedback(make.request_id(n), good=n % 2 == 0, reason="r" * n)
+            assert recorded.audits in ((), (make.audit(n),))
             ids.append(recorded.outcome.request_id)
     except StoreError as error:
         code = error.code
@@ -280,11 +282,15 @@ def _damage_cells(path: Path, statement: str) -> None:
         "outcome SET accepted = x'01'",
         "feedback SET good = 1 - good",
         "retained_text SET reply_json = '{}'",
+        "audit SET verdict = 'bad'",
+        "audit SET propensity = 0.5",
+        "audit SET tier = 'sonnet'",
     ],
 )
 def test_a_damaged_cell_costs_its_row_and_is_counted(store: SqlStore, path: Path, change: str) -> None:
     store.write([_written(n) for n in range(1, 6)])
     store.report(Feedback(make.request_id(3), good=True), window_s=1e9)
+    store.write_audits([make.audit(3)])
     _damage_cells(path, f"UPDATE {change} WHERE request_id = '{make.request_id(3)}'")
     assert [int(r.outcome.request_id, 16) for r in store.read()] == [1, 2, 4, 5]
     assert store.corrupt_rows == 1
