@@ -4,8 +4,10 @@ BIN := .venv/bin
 STUBS := protos/router/v1/*.proto
 PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -Iprotos --python_out=. --mypy_out=quiet:. --grpc_python_out=. --mypy_grpc_out=quiet:.
 
+SEEDS ?= 300
+
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types contracts stubs protos lock bench train clean
+.PHONY: help demo run test sim check lint types contracts stubs protos lock bench train clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +32,9 @@ run: .venv/.runtime ## the service in the foreground: Claude with ANTHROPIC_API_
 
 test: .venv/.dev ## all tests
 	@$(BIN)/python -m pytest -n 2
+
+sim: .venv/.dev ## the simulation: SEEDS=10000 histories of the whole service, every broken law with its seed
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 check: lint types contracts stubs ## what CI runs: lint, types, contracts, stubs, tests with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=

@@ -1,0 +1,119 @@
+"""A store whose disk survives the process, and threads that are only delays."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from router.outcome import Feedback, Outcome
+from router.store import FeedbackStatus, Recorded, StoreError, WorkloadStats
+from router.store.codec import decode, encode
+from tests.simulation.journal import History
+
+T = TypeVar("T")
+Condition = Literal["well", "down", "slow", "full"]
+CONDITIONS: tuple[Condition, ...] = ("well", "down", "slow", "full")
+
+
+class Disk:
+    """What is durable, and how the disk is doing."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.feedback: dict[str, Feedback] = {}
+        self.condition: Condition = "well"
+        self.writes = 0
+
+
+class SimStore:
+    """Meets `router.store.Store` over a Disk; every outcome goes through the codec on its way."""
+
+    corrupt_rows = 0
+
+    def __init__(self, disk: Disk, history: History) -> None:
+        self._disk = disk
+        self._history = history
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        self._check()
+        for outcome in outcomes:
+            rows = encode(outcome)
+            self._disk.outcomes.setdefault(outcome.request_id, decode(rows.outcome, rows.retained))
+        self._disk.writes += 1
+        self._history.add("written", len(outcomes))
+
+    def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
+        self._check()
+        if feedback.request_id not in self._disk.outcomes:
+            return FeedbackStatus.UNKNOWN
+        if not self._disk.outcomes[feedback.request_id].resolved_tier:
+            return FeedbackStatus.NO_REPLY
+        seen = feedback.request_id in self._disk.feedback
+        self._disk.feedback[feedback.request_id] = feedback
+        return FeedbackStatus.REPEATED if seen else FeedbackStatus.RECORDED
+
+    def workload_of(self, request_id: str) -> str:
+        found = self._disk.outcomes.get(request_id)
+        return found.workload if found else ""
+
+    def read(self, *, since_s: float = 0.0, until_s: float = float("inf")) -> Iterator[Recorded]:
+        for key in sorted(self._disk.outcomes):
+            outcome = self._disk.outcomes[key]
+            if since_s <= outcome.received_at_s < until_s:
+                yield Recorded(outcome, self._disk.feedback.get(key))
+
+    def stats(self, *, since_s: float = 0.0) -> list[WorkloadStats]:
+        self._check()
+        return []
+
+    def enforce_retention(self, *, now_s: float, max_age_s: Mapping[str, float], default_max_age_s: float = 0.0) -> int:
+        self._check()
+        return 0
+
+    def upkeep(self) -> None:
+        self._check()
+
+    def ping(self) -> None:
+        self._check()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _check(self) -> None:
+        if self._disk.condition in ("down", "full"):
+            raise StoreError(self._disk.condition)
+
+
+class SimWorker:
+    """Meets `router.daemon.Worker`: the work is done, one after the other, at some moment within its delay.
+
+    A killed process does no more of it.
+    """
+
+    def __init__(self, disk: Disk, rng: random.Random, alive: Callable[[], bool]) -> None:
+        self._disk = disk
+        self._rng = rng
+        self._alive = alive
+        self._turn = asyncio.Lock()
+
+    async def call(self, work: Callable[[], T]) -> T:
+        return await asyncio.shield(asyncio.ensure_future(self._do(work)))
+
+    def end(self) -> None:
+        """Nothing to stop."""
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        async with self._turn:
+            delay_s = (
+                self._rng.expovariate(1 / 3.0) if self._disk.condition == "slow" else self._rng.uniform(0.0005, 0.01)
+            )
+            before = self._rng.random()
+            await asyncio.sleep(delay_s * before)
+            if not self._alive():
+                raise asyncio.CancelledError
+            try:
+                return work()
+            finally:
+                await asyncio.sleep(delay_s * (1 - before))
