@@ -15,16 +15,27 @@ taken for a better one, and the reply kept may be an earlier one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+# How much likelier a tier's reply is good where a cheaper one's was, as an odds ratio, for requests that look
+# alike to the model: what is hard for one tier is hard for the next.
+ODDS_RATIO = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Hand back this tier's reply. `value_usd` is the expected value of doing so."""
+    """Hand this tier's reply back; `value_usd` is the expected value of doing so.
+
+    `accepted`: the reply passed every check that looks at it alone, so it is good enough. `why`, in a word,
+    is the reason to give where it is not.
+    """
 
     tier: str
-    value_usd: float
+    value_usd: float = 0.0
+    accepted: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,7 @@ class Ask:
     """Ask this source (a tier, or a further sample of one) next."""
 
     source: str
-    value_usd: float
+    value_usd: float = 0.0
 
 
 Step = Keep | Ask
@@ -84,3 +95,17 @@ def chain_worth(
         worth = p_good[tier] + (1.0 - p_good[tier]) * caught * max(0.0, worth_of_going_on)
         worth_of_going_on = worth - cost_usd[tier] / mistake_cost_usd
     return worth
+
+
+def after_a_bad_reply(p_good: float, p_other: float, *, odds_ratio: float = ODDS_RATIO) -> float:
+    """P(a tier's reply is good | another's was bad), from what was thought of the two before that was known.
+
+    The two are tied by one odds ratio (Plackett, "A class of bivariate distributions", JASA 1965): where the bad
+    reply was to be expected it says little, and where it was not it says that the request is harder than it looks.
+    """
+    if p_other >= 1.0:
+        return p_good
+    s = 1.0 + (odds_ratio - 1.0) * (p_good + p_other)
+    product = odds_ratio * p_good * p_other
+    both = 2.0 * product / (s + math.sqrt(max(0.0, s * s - 4.0 * (odds_ratio - 1.0) * product)))
+    return min(1.0, max(0.0, (p_good - both) / (1.0 - p_other)))

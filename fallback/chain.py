@@ -1,7 +1,8 @@
 """The chain: tiers tried in order until a reply is good enough.
 
 Two jobs, kept apart. `fallback.resilience` gets a reply from a tier in spite of Failures. Here is cost
-tiering: the reply is judged, and a Verdict escalates. Neither ever does the other's part.
+tiering: the reply is judged, and a Verdict leads on (the job's `steer` says where to). Neither ever does the
+other's part.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fallback.cascade import Ask, Keep
 from fallback.checks import Case
 from fallback.clock import Clock
 from fallback.errors import Failure, NotAttempted
-from fallback.job import Job, Resolution, Step
+from fallback.job import Job, Rejected, Resolution, Step
 from fallback.ledger import Ledger
 from fallback.resilience import Resilience
 from fallback.types import Accept, CheckReport, Purpose, Reject, Remedy, Reply, Tier, Unjudged
+
+_BEST = Keep("", accepted=False)  # the best reply seen, marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +29,6 @@ class _Candidate:
     reply: Reply
     tier: str
     rank: tuple[int, float, int]
-
-    def resolution(self, reasons: list[str]) -> Resolution:
-        """Handed back, marked."""
-        return Resolution(self.reply, self.tier, accepted=False, reasons=tuple(reasons))
 
 
 class Chain:
@@ -42,46 +42,54 @@ class Chain:
 
     async def run(self, job: Job, ledger: Ledger) -> Resolution:
         """The first reply that passes, or the best one seen, marked. Raises a Failure when none came."""
-        best: _Candidate | None = None
+        seen: dict[str, _Candidate] = {}
         reasons: list[str] = []
         step = Step(self._tiers[job.tiers[0]], Purpose.FIRST, job.request.max_tokens)
         while True:
             try:
                 tier, reply = await self._resilience.obtain(job, step, ledger)
             except Failure as failure:
-                if best is None:
+                if not seen:
                     raise
                 nothing_sent = isinstance(failure, NotAttempted)
                 reasons.append(failure.error_type if nothing_sent else f"{step.purpose}:{failure.kind}")
-                return best.resolution(reasons)
+                return _handed_back(_BEST, seen, reasons)
             reports, rejection = await self._judge(job, tier, reply, ledger)
             if rejection is None:
                 return Resolution(reply, tier.name, accepted=True)
             reasons.append(f"{tier.name}:{reports[-1].check}:{rejection.reason}")
             candidate = _Candidate(reply, tier.name, _rank(reports, self._rung[tier.name]))
-            if best is None or candidate.rank >= best.rank:  # equal: the same tier's longer reply
-                best = candidate
-            following = self._next(job, step, tier, rejection, ledger)
-            if following is None:
-                return best.resolution(reasons)
+            if tier.name not in seen or candidate.rank >= seen[tier.name].rank:  # equal: the longer reply
+                seen[tier.name] = candidate
+            above = self._untried_above(job, tier, ledger)
+            rejected = Rejected(tier.name, reply, reports[-1], above, self._resilience.time_left_s(job))
+            following = self._next(job, step, rejection, rejected)
+            if isinstance(following, Keep):
+                return _handed_back(following, seen, reasons)
             step = following
 
-    def _next(self, job: Job, step: Step, tier: Tier, rejection: Reject, ledger: Ledger) -> Step | None:
+    def _untried_above(self, job: Job, tier: Tier, ledger: Ledger) -> tuple[str, ...]:
+        tried = {attempt.tier for attempt in ledger.attempts}
+        return tuple(name for name in job.above(tier.name, self._rung) if name not in tried)
+
+    def _next(self, job: Job, step: Step, rejection: Reject, rejected: Rejected) -> Step | Keep:
         """Where a rejection leads: a longer limit on the same tier, a higher tier, or back to the caller."""
-        remedy = rejection.remedy
-        ceiling = min(job.request.max_tokens_ceiling, tier.max_output_tokens)
+        remedy, tier = rejection.remedy, self._tiers[rejected.tier]
         if remedy is Remedy.RAISE_LIMIT:
+            ceiling = min(job.request.max_tokens_ceiling, tier.max_output_tokens)
             if step.max_tokens < ceiling:
                 return Step(tier, Purpose.LONGER, ceiling)
             remedy = rejection.otherwise
         if remedy is Remedy.HAND_BACK:
-            return None
-        tried = {attempt.tier for attempt in ledger.attempts}
-        above = [name for name in job.above(tier.name, self._rung) if name not in tried]
-        if not above:
-            return None
-        name = rejection.to if rejection.to in above else above[0]
-        return Step(self._tiers[name], Purpose.ESCALATION, step.max_tokens)
+            return Keep(rejection.to) if rejection.to else _BEST
+        if rejection.to in rejected.above:
+            return Step(self._tiers[rejection.to], Purpose.ESCALATION, step.max_tokens)
+        match job.steer(rejected):
+            case Ask(source=name) if name in rejected.above:
+                return Step(self._tiers[name], Purpose.ESCALATION, step.max_tokens)
+            case Keep() as keep:
+                return keep
+        return _BEST
 
     async def _judge(
         self, job: Job, tier: Tier, reply: Reply, ledger: Ledger
@@ -116,6 +124,15 @@ class Chain:
             return reports, None
         finally:
             ledger.judged(tuple(reports))
+
+
+def _handed_back(keep: Keep, seen: Mapping[str, _Candidate], reasons: list[str]) -> Resolution:
+    """The reply that is good enough by now, else the best one, marked."""
+    given = (*reasons, keep.why) if keep.why else tuple(reasons)
+    if keep.accepted and keep.tier in seen:
+        return Resolution(seen[keep.tier].reply, keep.tier, accepted=True, reasons=given)
+    best = max(seen.values(), key=lambda each: each.rank)
+    return Resolution(best.reply, best.tier, accepted=False, reasons=given)
 
 
 def _rank(reports: list[CheckReport], rung: int) -> tuple[int, float, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fallback import cascade
 from fallback.checks import Check
-from fallback.types import Purpose, Remedy, Reply, Request, Tier
+from fallback.types import CheckReport, Purpose, Remedy, Reply, Request, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,26 @@ class Rules:
     unjudged: Remedy | None = None  # None: let the reply pass
     failover_up: bool = True
     failover_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A reply that `report` rejected. `above` are the plan's tiers that may be asked next, lowest first."""
+
+    tier: str
+    reply: Reply
+    report: CheckReport
+    above: tuple[str, ...]
+    time_left_s: float
+
+
+# Where a rejection leads: a tier of `above` to ask, or a reply seen to hand back, with a reason in a word.
+Steering = Callable[[Rejected], cascade.Step]
+
+
+def next_above(rejected: Rejected) -> cascade.Step:
+    """Tier by tier to the top, whatever it costs: what is done where nothing is known."""
+    return cascade.Ask(rejected.above[0]) if rejected.above else cascade.Keep("", accepted=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +50,7 @@ class Job:
     rules: Rules
     deadline_s: float
     cost_cap_usd: float = float("inf")
+    steer: Steering = next_above
 
     def above(self, tier: str, rung: Mapping[str, int]) -> tuple[str, ...]:
         """The plan's tiers above `tier`, which a failover may have left out of the plan."""

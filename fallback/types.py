@@ -213,7 +213,8 @@ class Reject:
     """The reply is not good enough. `reason` is a short code with no text of the reply in it.
 
     `otherwise` is what is done when the remedy is not open: the limit cannot be raised further, say.
-    `to` names the tier to escalate to, where the check knows that those between would not pay.
+    `to` names the tier to escalate to, where the check knows that those between would not pay; with
+    HAND_BACK, the earlier tier whose reply is accepted instead.
     """
 
     reason: str

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fallback.cascade import Step
 from fallback.chain import Chain
 from fallback.checks import Case, Check
 from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Failure
-from fallback.job import Job, Resolution, Rules
+from fallback.job import Job, Rejected, Resolution, Rules, Steering, next_above
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
 from router.config_sections import WorkloadConfig
@@ -107,6 +108,7 @@ class Completer:
             direct_threshold=ask.policy.direct_threshold,
             quality_target=ask.policy.quality_target,
             mistake_cost_usd=ask.policy.mistake_cost_usd,
+            insists=ask.policy.hopeless == "escalate",
         )
         decision, deliberation = self.policy.decide(question, self.model())
         return decision, features, deliberation
@@ -210,11 +212,28 @@ class Completion:
             rules=Rules(unjudged, ask.policy.failover_up, ask.policy.failover_down),
             deadline_s=now_s + left_s,
             cost_cap_usd=self._shared.cap_usd(ask),
+            steer=next_above if deliberation is None else self._steering(deliberation),
         )
+
+    def _steering(self, deliberation: Deliberation) -> Steering:
+        def steer(rejected: Rejected) -> Step:
+            report = rejected.report
+            return deliberation.rejected(
+                rejected.tier,
+                self._features_of(rejected.reply),
+                rejected.reply.text,
+                above=rejected.above,
+                # What a free check rejects is useless as it stands; a paid one's score says how sure it was.
+                p_good=report.score if report.cost_usd > 0 and report.score is not None else 0.0,
+                time_left_s=rejected.time_left_s,
+            )
+
+        return steer
 
     def _scorer(self, version: str, deliberation: Deliberation) -> ScorerCheck:
         def assess(case: Case) -> Assessment | None:
-            return deliberation.replied(case.tier, self._features_of(case.reply), case.reply.text)
+            features, text = self._features_of(case.reply), case.reply.text
+            return deliberation.replied(case.tier, features, text, time_left_s=case.time_left_s)
 
         return ScorerCheck(version, assess)
 

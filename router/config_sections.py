@@ -118,7 +118,8 @@ class WorkloadConfig(Section):
     better. `explore` is the share of requests on which another start tier is tried on purpose.
     `direct_threshold` is the P(good) from which a tier is asked without paid checks. `quality_target` is
     the share of the best tier's quality to keep: the model brings what a mistake must be taken to cost
-    for it, unless `mistake_cost_usd` says what a bad reply really costs this workload.
+    for it, unless `mistake_cost_usd` says what a bad reply really costs this workload. `hopeless` is what a
+    rejected reply leads to where no higher tier is likely enough to do better for its price.
     """
 
     start_tier: str = ""
@@ -133,6 +134,7 @@ class WorkloadConfig(Section):
     truncated: Policy = "escalate"
     refused: Policy = "hand_back"
     unjudged: Literal["accept", "escalate", "hand_back"] = "accept"
+    hopeless: Literal["hand_back", "escalate"] = "hand_back"
     failover_up: Flag = True
     failover_down: Flag = False
     retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0

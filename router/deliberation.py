@@ -1,72 +1,179 @@
-"""What a model thinks of one request, and thinks again after each reply (cascade routing). Pure.
+"""What a model thinks of one request, and thinks again after every verdict (cascade routing). Pure.
 
-Before the first call and after each reply the same question is asked of `fallback.cascade.next_step`:
-keep a reply in hand, or ask a higher tier? A tier below one that has answered is never asked.
+Before the first call, after each reply and after each rejection the same question is asked of
+`fallback.cascade.next_step`: keep a reply in hand, or ask a higher tier? A tier below one that has answered is
+never asked. Time counts too: a second costs what the workload says, and a tier that may not answer in the
+time left is worth as much less.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fallback.answers import Answer, agreement, find_answer
-from fallback.cascade import Option, Step, chain_worth, next_step
+from fallback.cascade import Ask, Keep, Option, Step, after_a_bad_reply, chain_worth, next_step
 from fallback.checks.scorer import Assessment
+from fallback.plans import Delay
 from router.features import Features
 from router.scoring import RouterModel, Seen
 
 # Where a model has not learned what going on is worth: the share of bad replies that checks notice.
 _CAUGHT = 0.5
+NOT_WORTH_IT = "not_worth_going_on"
+NO_TIME = "no_time_to_go_on"
+
+
+@dataclass(frozen=True, slots=True)
+class Stakes:
+    """What counts for a request, in US dollars; `delay` by tier, empty where time does not matter.
+
+    `rejected_cost_usd` is what a mistake is taken to cost before a rejected reply is handed back although a
+    higher tier could be asked. `insists`: it never is.
+    """
+
+    cost_usd: Mapping[str, float]
+    mistake_cost_usd: float
+    rejected_cost_usd: float
+    second_cost_usd: float = 0.0
+    insists: bool = False
+    delay: Mapping[str, Delay] = field(default_factory=dict)
+
+    def price_usd(self, tier: str) -> float:
+        """What asking the tier costs, its time included."""
+        delay = self.delay.get(tier)
+        return self.cost_usd[tier] + (self.second_cost_usd * delay.mean_s if delay is not None else 0.0)
+
+    def in_time(self, tier: str, time_left_s: float) -> float:
+        """P(the tier answers within the time left)."""
+        delay = self.delay.get(tier)
+        return delay.within(time_left_s) if delay is not None and time_left_s < math.inf else 1.0
 
 
 class Deliberation:
     """One request. `allowed` are the tiers that may answer, cheapest first."""
 
     def __init__(
-        self,
-        model: RouterModel,
-        features: Features,
-        *,
-        workload: str,
-        allowed: Sequence[str],
-        cost_usd: Mapping[str, float],
-        mistake_cost_usd: float,
+        self, model: RouterModel, features: Features, *, workload: str, allowed: Sequence[str], stakes: Stakes
     ) -> None:
         self._model = model
         self._features = features
         self._workload = workload
         self._allowed = tuple(tier for tier in allowed if tier in model.tiers)
-        self._cost_usd = cost_usd
-        self._mistake_cost_usd = mistake_cost_usd
+        self._stakes = stakes
         self._seen: list[Seen] = []
         self._answers: dict[str, Answer] = {}
+        self._rejected: dict[str, float] = {}  # P(good) by tier, of replies that a check rejected
         self.probabilities = model.probabilities(features, workload)
 
-    def first(self) -> Step:
+    def first(self, time_left_s: float = math.inf) -> Step:
         """Which tier to ask first."""
-        return self._step({}, self.probabilities, self._allowed)
+        return self._step({}, self.probabilities, self._allowed, time_left_s)
 
-    def replied(self, tier: str, reply_features: Features, reply_text: str) -> Assessment | None:
-        """What to do after a reply; None for a tier that the model does not know."""
+    def replied(
+        self, tier: str, reply_features: Features, reply_text: str, *, time_left_s: float = math.inf
+    ) -> Assessment | None:
+        """What to do after a reply that passed; None for a tier that the model does not know."""
         if tier not in self._allowed:
             return None
+        self._rejected.pop(tier, None)
+        self._see(tier, reply_features, reply_text)
+        believed = self._believed()
+        step = self._step(self._in_hand(believed), believed, self._above(tier), time_left_s)
+        return Assessment(believed[tier], self._said(step))
+
+    def rejected(
+        self,
+        tier: str,
+        reply_features: Features,
+        reply_text: str,
+        *,
+        above: Sequence[str],
+        p_good: float = 0.0,
+        time_left_s: float = math.inf,
+    ) -> Step:
+        """What to do after a reply that a check rejected, which is good with probability `p_good` after all.
+
+        `above` are the tiers that may be asked. A rejected reply is handed back only where asking on would
+        probably not pay even at `rejected_cost_usd` a mistake.
+        """
+        if tier in self._allowed:
+            self._see(tier, reply_features, reply_text)
+        self._rejected[tier] = p_good
+        believed = self._believed()
+        options = [each for each in above if each in self._allowed]
+        in_hand = self._in_hand(believed)
+        if options and self._stakes.insists:
+            in_hand = {each: p for each, p in in_hand.items() if each not in self._rejected}
+        if not in_hand and not options:  # the model knows neither this tier nor those above
+            return Ask(above[0]) if above else Keep(tier, accepted=False)
+        at_usd = self._stakes.rejected_cost_usd
+        step = self._step(in_hand, believed, options, time_left_s)
+        if self._gives_up(step):
+            step = self._step(in_hand, believed, options, time_left_s, at_usd)
+        if not options or not self._gives_up(step):
+            return self._said(step)
+        unhurried = self._step(in_hand, believed, options, math.inf, at_usd)
+        return self._said(step, NOT_WORTH_IT if self._gives_up(unhurried) else NO_TIME)
+
+    def _see(self, tier: str, reply_features: Features, reply_text: str) -> None:
         answer = find_answer(reply_text)
         agree = {source: agreement(before, answer) for source, before in self._answers.items()}
         self._seen = [seen for seen in self._seen if seen.source != tier]  # a longer reply replaces the cut one
         self._seen.append(Seen(tier, reply_features, agree))
         self._answers[tier] = answer
+
+    def _believed(self) -> dict[str, float]:
+        """P(good) by tier, from every reply seen and every rejection."""
         believed = self._model.believe(self._features, self._workload, self._seen)
-        above = self._allowed[self._allowed.index(tier) + 1 :]
-        in_hand = {seen.source: believed[seen.source] for seen in self._seen}
-        return Assessment(believed[tier], self._step(in_hand, believed, above))
+        for tier, p_good in self._rejected.items():
+            if tier in believed:
+                seen = {each.source for each in self._seen}
+                expected = believed[tier]
+                for other in believed.keys() - seen:
+                    believed[other] = after_a_bad_reply(believed[other], expected)
+                believed[tier] = p_good
+        return believed
 
-    def _step(self, in_hand: Mapping[str, float], believed: Mapping[str, float], tiers: Sequence[str]) -> Step:
-        options = [Option(tier, self._cost_usd[tier], self._worth(tier, believed, tiers)) for tier in tiers]
-        return next_step(in_hand, options, mistake_cost_usd=self._mistake_cost_usd)
+    def _in_hand(self, believed: Mapping[str, float]) -> dict[str, float]:
+        return {seen.source: believed[seen.source] for seen in self._seen}
 
-    def _worth(self, tier: str, believed: Mapping[str, float], tiers: Sequence[str]) -> float:
+    def _above(self, tier: str) -> Sequence[str]:
+        return self._allowed[self._allowed.index(tier) + 1 :]
+
+    def _gives_up(self, step: Step) -> bool:
+        return isinstance(step, Keep) and step.tier in self._rejected
+
+    def _said(self, step: Step, why: str = "") -> Step:
+        """The step, with whether the reply kept is good enough; it is where only a learned check asked for more."""
+        return replace(step, accepted=step.tier not in self._rejected, why=why) if isinstance(step, Keep) else step
+
+    def _step(
+        self,
+        in_hand: Mapping[str, float],
+        believed: Mapping[str, float],
+        tiers: Sequence[str],
+        time_left_s: float,
+        mistake_cost_usd: float | None = None,
+    ) -> Step:
+        stakes = self._stakes
+        at_usd = stakes.mistake_cost_usd if mistake_cost_usd is None else mistake_cost_usd
+        options = [
+            Option(
+                tier,
+                stakes.price_usd(tier),
+                self._worth(tier, believed, tiers, at_usd) * stakes.in_time(tier, time_left_s),
+            )
+            for tier in tiers
+        ]
+        return next_step(in_hand, options, mistake_cost_usd=at_usd)
+
+    def _worth(self, tier: str, believed: Mapping[str, float], tiers: Sequence[str], mistake_cost_usd: float) -> float:
         state = tuple(source for source in self._model.sources if any(seen.source == source for seen in self._seen))
-        learned = self._model.worth_of(state, tier, believed, self._workload, self._mistake_cost_usd)
+        learned = self._model.worth_of(state, tier, believed, self._workload, mistake_cost_usd)
         if learned is not None:
             return learned
         chain = tiers[tiers.index(tier) :]
-        return chain_worth(chain, believed, self._cost_usd, mistake_cost_usd=self._mistake_cost_usd, caught=_CAUGHT)
+        price_usd = {each: self._stakes.price_usd(each) for each in chain}
+        return chain_worth(chain, believed, price_usd, mistake_cost_usd=mistake_cost_usd, caught=_CAUGHT)

@@ -7,11 +7,13 @@ small probability another start tier is taken on purpose; the propensity of ever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fallback.cascade import Ask
-from router.deliberation import Deliberation
+from fallback.plans import Delay
+from router.deliberation import Deliberation, Stakes
 from router.experience import Experience
 from router.features import Features
 from router.outcome import Decision, Mode
@@ -28,7 +30,8 @@ class Question:
 
     `cost_usd` is each one's expected cost of one attempt; `start_tier` the static plan's, empty for the
     cheapest; `quality_target` the share of the best tier's quality to keep, for which the model brings
-    the cost of a mistake unless `mistake_cost_usd` gives it.
+    the cost of a mistake unless `mistake_cost_usd` gives it. `insists`: a rejected reply is not handed back
+    while a tier above may be asked. `delay` is each tier's expected time, checks included; empty where unknown.
     """
 
     workload: str
@@ -40,6 +43,10 @@ class Question:
     direct_threshold: float = 0.9
     quality_target: float = 0.99
     mistake_cost_usd: float | None = None
+    second_cost_usd: float = 0.0
+    insists: bool = False
+    delay: Mapping[str, Delay] = field(default_factory=dict)
+    time_left_s: float = math.inf
 
 
 class Policy:
@@ -55,16 +62,8 @@ class Policy:
         if model is None or not usable:
             why = "no model" if model is None else f"model {model.version} does not know every tier"
             return self._static(question, why), None
-        mistake_usd = mistake_cost_usd(question, model)
-        deliberation = Deliberation(
-            model,
-            question.features,
-            workload=question.workload,
-            allowed=question.allowed,
-            cost_usd=question.cost_usd,
-            mistake_cost_usd=mistake_usd,
-        )
-        step = deliberation.first()
+        deliberation, stakes = deliberate(question, model)
+        step = deliberation.first(question.time_left_s)
         assert isinstance(step, Ask)  # nothing is in hand yet
         start, explored, propensities = self._start(question, step.source)
         probability = deliberation.probabilities[start]
@@ -76,7 +75,7 @@ class Policy:
             probabilities={tier: deliberation.probabilities[tier] for tier in question.allowed},
             propensities=propensities,
             expected_cost_usd=dict(question.cost_usd),
-            mistake_cost_usd=mistake_usd,
+            mistake_cost_usd=stakes.mistake_cost_usd,
             model_version=model.version,
             explored=explored,
         )
@@ -110,6 +109,27 @@ class Policy:
         return start, start != best, propensities
 
 
+def deliberate(question: Question, model: RouterModel) -> tuple[Deliberation, Stakes]:
+    """The model's deliberation about a question, nothing asked yet, and what is at stake."""
+    mistake_usd = mistake_cost_usd(question, model)
+    # A tuned cost is a knob for quality, not what a useless reply really costs: no reason to hand one back.
+    rejected_usd = mistake_usd
+    if question.mistake_cost_usd is None:
+        rejected_usd = max(mistake_usd, _default_mistake_usd(question))
+    stakes = Stakes(
+        cost_usd=question.cost_usd,
+        mistake_cost_usd=mistake_usd,
+        rejected_cost_usd=rejected_usd,
+        second_cost_usd=question.second_cost_usd,
+        insists=question.insists,
+        delay=question.delay,
+    )
+    deliberation = Deliberation(
+        model, question.features, workload=question.workload, allowed=question.allowed, stakes=stakes
+    )
+    return deliberation, stakes
+
+
 def mistake_cost_usd(question: Question, model: RouterModel) -> float:
     """What a bad reply costs: the workload's own figure, the model's for its quality target, or the default."""
     if question.mistake_cost_usd is not None:
@@ -119,7 +139,11 @@ def mistake_cost_usd(question: Question, model: RouterModel) -> float:
         for percent, cost_usd in sorted(model.quality_costs_usd.items(), key=lambda item: float(item[0]))
         if float(percent) >= 100 * question.quality_target - 1e-9
     ]
-    return tuned[0] if tuned else _MISTAKE_IN_TOP_TIER_CALLS * max(question.cost_usd.values())
+    return tuned[0] if tuned else _default_mistake_usd(question)
+
+
+def _default_mistake_usd(question: Question) -> float:
+    return _MISTAKE_IN_TOP_TIER_CALLS * max(question.cost_usd.values())
 
 
 def _reason(start: str, probability: float, question: Question, *, explored: bool, direct: bool) -> str:

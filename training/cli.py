@@ -250,7 +250,13 @@ def _learner(config: Config | None, ladder: tuple[str, ...], target: float) -> L
         own = config.workload(workload)
         low = ladder.index(own.lowest_tier) if own.lowest_tier else 0
         high = ladder.index(own.highest_tier) if own.highest_tier else len(ladder) - 1
-        return Terms(ladder[low : high + 1], own.direct_threshold, own.quality_target, own.mistake_cost_usd)
+        return Terms(
+            allowed=ladder[low : high + 1],
+            direct_threshold=own.direct_threshold,
+            quality_target=own.quality_target,
+            mistake_cost_usd=own.mistake_cost_usd,
+            insists=own.hopeless == "escalate",
+        )
 
     return OutcomeLearner(terms)
 

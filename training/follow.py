@@ -2,7 +2,7 @@
 
 A policy is followed along what the log holds of a request (`follow`): its start tier must be the
 logged one (the estimators in `training.offpolicy` weigh for that), the policy itself decides after each
-reply that passed the checks, and the checks' verdicts stand as they were. Where the policy would go on and the log
+reply, and the checks' verdicts stand as they were. Where the policy would go on and the log
 has stopped, the next tier's reply is imputed from the held-in requests that escalated to it in the same
 workload, and marked as imputed.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from fallback import cascade
@@ -39,8 +39,8 @@ class Policy(Protocol):
     def plan(self, row: Row) -> Plan:
         """What it would do at first."""
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
-        """What it would do after a reply that the checks let pass, the last of `passed` (earlier ones before it)."""
+    def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+        """What it would do after a reply, the last of `replies`, which a check may have rejected."""
 
     def probabilities(self, row: Row) -> Mapping[str, float]:
         """Calibrated P(good) by tier before any reply; empty when it makes none."""
@@ -56,9 +56,9 @@ class Constant:
         """The tier, whatever the request."""
         return Plan("only", (self.tier,))
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:  # noqa: ARG002 - the protocol's
+    def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:  # noqa: ARG002 - the protocol's
         """Keep it."""
-        return cascade.Keep(passed[-1].tier, 0.0)
+        return cascade.Keep(replies[-1].tier)
 
     def probabilities(self, row: Row) -> Mapping[str, float]:  # noqa: ARG002 - the protocol's
         """None."""
@@ -139,7 +139,7 @@ class Followed:
 def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
     """What the request would have come to, its logged replies as they were."""
     spent = 0.0
-    passed: list[Step] = []
+    replies: list[Step] = []
     for i, step in enumerate(row.steps):
         first_direct = plan.mode == "direct" and i == 0
         spent += step.cost_usd
@@ -148,18 +148,16 @@ def follow(policy: Policy, plan: Plan, row: Row, means: Means) -> Followed:
         spent += 0.0 if first_direct else step.check_cost_usd
         if step.ends:
             return _handed_over(row, step.tier, spent)
-        to = ""
-        if step.rejected in ("", "learned") or (step.rejected == "paid" and first_direct):
-            passed.append(step)
-            match policy.after(row, plan, passed):
-                case cascade.Keep(tier=tier):
-                    return _handed_over(row, tier, spent)
-                case cascade.Ask(source=source):
-                    to = source
+        unchecked = step.rejected == "learned" or (step.rejected == "paid" and first_direct)
+        replies.append(replace(step, rejected="") if unchecked else step)
         above = _above(plan, step.tier)
+        match policy.after(row, plan, replies):
+            case cascade.Keep(tier=tier):
+                return _handed_over(row, tier or row.resolved, spent)
+            case cascade.Ask(source=source):
+                asked = source if source in above or not above else above[0]
         if not above:
             break
-        asked = to if to in above else above[0]
         if i + 1 == len(row.steps) or row.steps[i + 1].tier != asked:
             quality = means.get("quality", "escalated", asked, row.workload)
             return Followed(quality, spent + means.get("cost", "escalated", asked, row.workload), imputed=True)

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback import cascade
-from router.deliberation import Deliberation
 from router.experience import Experience
 from router.features import Features
 from router.model import RouterModel, Seen
 from router.outcome import Mode
 from router.policy import Policy as ServingPolicy
-from router.policy import Question, mistake_cost_usd
+from router.policy import Question, deliberate
 from router.scoring import State
 from training.follow import Means, Plan
 from training.rows import Row, Step
@@ -33,6 +32,7 @@ class Terms:
     direct_threshold: float = 0.9
     quality_target: float = 0.99
     mistake_cost_usd: float | None = None
+    insists: bool = False
 
 
 class Served:
@@ -50,24 +50,23 @@ class Served:
         decision, _ = self._policy.decide(self._question(row), self.model)
         return Plan("direct" if decision.mode is Mode.DIRECT else "chain", decision.tiers)
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:  # noqa: ARG002 - the protocol's
-        """The deliberation taken up again; a reply whose features are lost is kept.
+    def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+        """The deliberation taken up again; a reply whose features are lost is kept, unless a check rejected it.
 
         How replies agree with each other is not in the outcomes, so the model must not have learned from it
-        (`training.learner` sees to that).
+        (`training.learner` sees to that). Nor is the time that was left.
         """
-        question = self._question(row)
-        deliberation = Deliberation(
-            self.model,
-            row.features,
-            workload=row.workload,
-            allowed=question.allowed,
-            cost_usd=question.cost_usd,
-            mistake_cost_usd=mistake_cost_usd(question, self.model),
-        )
-        step: cascade.Step = cascade.Keep(passed[-1].tier, 0.0)
-        for each in passed:
-            if each.reply_features is not None:
+        deliberation, _ = deliberate(self._question(row), self.model)
+        ladder = self.model.tiers
+        step: cascade.Step = cascade.Keep(replies[-1].tier)
+        for each in replies:
+            higher = ladder[ladder.index(each.tier) + 1 :] if each.tier in ladder else ()
+            above = tuple(tier for tier in plan.tiers if tier in higher)
+            if each.rejected and each.reply_features is not None:
+                step = deliberation.rejected(each.tier, each.reply_features, "", above=above)
+            elif each.rejected:
+                step = cascade.Ask(above[0]) if above else cascade.Keep(each.tier, accepted=False)
+            elif each.reply_features is not None:
                 assessment = deliberation.replied(each.tier, each.reply_features, "")
                 step = assessment.step if assessment is not None else step
         return step
@@ -89,6 +88,7 @@ class Served:
             direct_threshold=terms.direct_threshold,
             quality_target=terms.quality_target,
             mistake_cost_usd=terms.mistake_cost_usd,
+            insists=terms.insists,
         )
 
 

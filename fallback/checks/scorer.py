@@ -23,6 +23,7 @@ class Assessment:
 class ScorerCheck:
     """Accepts a reply where asking a dearer tier would not be worth its cost, by a learned model.
 
+    Where an earlier tier's reply has turned out to be the better one, the Reject hands that one back (`to`).
     Made anew for each request: the step follows from what the tiers above would probably do and cost
     for this very request. `assess` gives None for a tier that the model knows nothing of.
     """
@@ -41,7 +42,8 @@ class ScorerCheck:
         match found.step:
             case Keep(tier=tier) if tier == case.tier:
                 return Judgement(Accept(), score=found.score)
-            case Keep():
-                return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK), score=found.score)
+            case Keep(tier=tier, accepted=accepted):
+                to = tier if accepted else ""
+                return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK, to=to), score=found.score)
             case Ask(source=source):
                 return Judgement(Reject("low_score", to=source), score=found.score)

@@ -15,7 +15,7 @@ from fallback.checks import Case, Check, Judgement
 from fallback.economics import PriceBook, parse_price_book
 from fallback.errors import Failure, TimedOut
 from fallback.guards import Guards, GuardSettings
-from fallback.job import Job, Resolution, Rules
+from fallback.job import Job, Resolution, Rules, Steering, next_above
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings
@@ -251,6 +251,7 @@ class Bench:
         time_s: float = 120.0,
         allowed: Iterable[str] | None = None,
         cost_cap_usd: float = math.inf,
+        steer: Steering = next_above,
     ) -> Job:
         plan = tiers or tuple(each.name for each in self.ladder)
         return Job(
@@ -261,6 +262,7 @@ class Bench:
             rules=rules or Rules(),
             deadline_s=self.clock.monotonic_s() + time_s,
             cost_cap_usd=cost_cap_usd,
+            steer=steer,
         )
 
     async def run(self, job: Job | None = None) -> Resolution:

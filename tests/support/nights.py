@@ -140,8 +140,9 @@ class ByWorkload:
     def plan(self, row: Row) -> Plan:
         return self.plans[row.workload]
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
-        return cascade.Keep(passed[-1].tier, 0.0)
+    def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+        last, rung = replies[-1], TIERS.index(replies[-1].tier)
+        return cascade.Ask(TIERS[rung + 1]) if last.rejected and rung + 1 < len(TIERS) else cascade.Keep(last.tier)
 
     def probabilities(self, row: Row) -> Mapping[str, float]:
         return {tier: p_good(tier, DIFFICULTY[row.workload]) for tier in TIERS}

@@ -54,11 +54,11 @@ NO_MEANS = Means([])
 
 
 class Going(ByWorkload):
-    """Keeps a reply unless its tier is named in `p`, then asks for what `to` says."""
+    """Keeps a reply unless a check rejected it or its tier is named in `p`, then asks for what `to` says."""
 
-    def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
-        tier = passed[-1].tier
-        return cascade.Ask(self.to, 0.0) if tier in self.p else cascade.Keep(tier, 0.0)
+    def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+        last = replies[-1]
+        return cascade.Ask(self.to) if last.rejected or last.tier in self.p else cascade.Keep(last.tier)
 
     to = ""
 
@@ -109,10 +109,20 @@ def test_a_policy_may_skip_a_tier_that_the_log_did_not() -> None:
     assert (got.quality, got.cost_usd, got.imputed) == (1.0, pytest.approx(0.021), False)
 
 
+def test_a_policy_may_give_up_after_a_rejection() -> None:
+    class GivesUp(Going):
+        def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+            return cascade.Keep(replies[-1].tier, accepted=False, why="not_worth_going_on")
+
+    logged = row(step(rejected="free"), step("sonnet"), labels={"haiku": False, "sonnet": True})
+    got = follow(GivesUp({}), CHAIN, logged, NO_MEANS)
+    assert (got.quality, got.cost_usd, got.imputed) == (0.0, pytest.approx(0.001), False)
+
+
 def test_a_policy_may_return_to_an_earlier_reply() -> None:
     class ThenBack(Going):
-        def after(self, row: Row, plan: Plan, passed: Sequence[Step]) -> cascade.Step:
-            return cascade.Ask("sonnet", 0.0) if len(passed) == 1 else cascade.Keep("haiku", 0.0)
+        def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
+            return cascade.Ask("sonnet") if len(replies) == 1 else cascade.Keep("haiku")
 
     logged = row(step(rejected="learned"), step("sonnet"), labels={"haiku": True, "sonnet": False})
     got = follow(ThenBack({}), CHAIN, logged, NO_MEANS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fallback.cascade import Ask, Keep, Option, chain_worth, next_step
+from fallback.cascade import Ask, Keep, Option, after_a_bad_reply, chain_worth, next_step
 
 
 def test_a_reply_is_kept_when_asking_on_does_not_pay() -> None:
@@ -50,3 +52,24 @@ def test_going_on_that_does_not_pay_takes_nothing_away() -> None:
     p, cost = {"haiku": 0.6, "opus": 0.1}, {"haiku": 0.001, "opus": 1.0}
     assert chain_worth(("haiku", "opus"), p, cost, mistake_cost_usd=0.1, caught=1.0) == pytest.approx(0.6)
     assert chain_worth((), p, cost, mistake_cost_usd=0.1, caught=1.0) == 0.0
+
+
+shares = st.floats(0.001, 0.999)
+
+
+@given(shares, shares, st.floats(1.0, 50.0))
+def test_a_bad_reply_makes_the_next_one_less_likely_and_the_two_ways_add_up(
+    p: float, other: float, odds: float
+) -> None:
+    after_bad = after_a_bad_reply(p, other, odds_ratio=odds)
+    after_good = (p - (1 - other) * after_bad) / other
+    assert 0.0 <= after_bad <= p + 1e-9
+    assert p - 1e-6 <= after_good <= 1.0 + 1e-6
+    assert after_good * (1 - after_bad) == pytest.approx(odds * after_bad * (1 - after_good), rel=1e-3, abs=1e-4)
+
+
+def test_a_bad_reply_that_was_to_be_expected_says_little() -> None:
+    assert after_a_bad_reply(0.8, 0.02) == pytest.approx(0.8, abs=0.01)
+    assert after_a_bad_reply(0.8, 0.95) < 0.65
+    assert after_a_bad_reply(0.8, 0.5, odds_ratio=1.0) == pytest.approx(0.8)
+    assert after_a_bad_reply(0.8, 1.0) == 0.8, "what cannot happen says nothing"

@@ -8,9 +8,10 @@ import dataclasses
 import pytest
 
 from fallback import errors
+from fallback.cascade import Ask, Keep
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.guards import GuardSettings
-from fallback.job import Rules
+from fallback.job import Rejected, Rules
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings
 from fallback.types import Purpose, Reject, Remedy, Reply, StopReason, Unjudged, Usage
@@ -72,6 +73,57 @@ async def test_a_check_that_knows_which_tier_is_worth_it_is_followed_upwards_onl
     bench = Bench([reply("odd"), reply("good")])
     await bench.run(bench.job(checks=(ScriptedCheck({"odd": Reject("low_score", to=to)}),)))
     assert [call.tier for call in bench.provider.calls] == tiers
+
+
+async def test_a_rejection_leads_where_the_steering_says() -> None:
+    asked: list[Rejected] = []
+
+    def straight_to_the_top(rejected: Rejected) -> Ask:
+        asked.append(rejected)
+        return Ask(rejected.above[-1])
+
+    bench = Bench([Delayed(20.0, reply("bad")), reply("good")])
+    resolution = await bench.run(bench.job(steer=straight_to_the_top, time_s=60.0))
+    assert (resolution.tier, resolution.accepted, resolution.reasons) == ("opus", True, ())
+    assert [call.tier for call in bench.provider.calls] == ["haiku", "opus"]
+    assert [(each.tier, each.reply.text, each.report.check, each.above, each.time_left_s) for each in asked] == [
+        ("haiku", "bad", "scripted", ("sonnet", "opus"), 40.0)
+    ]
+
+
+async def test_the_steering_may_give_up_and_says_why() -> None:
+    bench = Bench([reply("bad")])
+    give_up = Keep("haiku", accepted=False, why="not_worth_going_on")
+    resolution = await bench.run(bench.job(steer=lambda _: give_up))
+    assert (resolution.tier, resolution.accepted) == ("haiku", False)
+    assert resolution.reasons == ("haiku:scripted:bad", "not_worth_going_on")
+    assert len(bench.attempts) == 1
+
+
+async def test_the_steering_never_leads_back_to_a_tier_that_was_tried() -> None:
+    bench = Bench([reply("bad")])
+    resolution = await bench.run(bench.job(steer=lambda _: Ask("haiku")))
+    assert (resolution.tier, resolution.accepted, len(bench.attempts)) == ("haiku", False, 1)
+
+
+async def test_an_earlier_reply_that_turns_out_to_be_the_better_one_is_accepted() -> None:
+    wants_more = ScriptedCheck(
+        {
+            "fair": Reject("low_score", to="sonnet"),
+            "worse": Reject("earlier_reply_better", Remedy.HAND_BACK, to="haiku"),
+        }
+    )
+    bench = Bench([reply("fair"), reply("worse")])
+    resolution = await bench.run(bench.job(checks=(wants_more,)))
+    assert (resolution.tier, resolution.reply.text, resolution.accepted) == ("haiku", "fair", True)
+    assert resolution.reasons == ("haiku:scripted:low_score", "sonnet:scripted:earlier_reply_better")
+    bench = Bench([reply("fair"), reply("bad")])
+    resolution = await bench.run(
+        bench.job(
+            checks=(BAD, wants_more), steer=lambda seen: Keep("haiku") if seen.tier == "sonnet" else Ask("sonnet")
+        )
+    )
+    assert (resolution.tier, resolution.accepted) == ("haiku", True)
 
 
 async def test_when_nothing_passes_the_best_reply_comes_back_marked() -> None:
