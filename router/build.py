@@ -10,7 +10,7 @@ from fallback.chain import Chain
 from fallback.clock import Clock
 from fallback.guards import Guards
 from fallback.providers import Endpoint
-from fallback.providers.anthropic_api import AnthropicProvider, Client, make_client
+from fallback.providers.anthropic_api import AnthropicProvider, make_provider
 from fallback.resilience import Resilience
 from fallback.types import Tier
 from router.completion import Completer
@@ -44,7 +44,7 @@ def make_endpoints(
             continue
         made[name] = Endpoint(
             name=name,
-            provider=AnthropicProvider(_client(name, settings, emulator_url), clock),
+            provider=_provider(name, settings, clock, emulator_url),
             budget=settings.budget or settings.platform,
             models={} if emulator_url else settings.models,
             price_multiplier=settings.price_multiplier,
@@ -102,16 +102,17 @@ def make_generation(
     return Generation(config, completer, endpoints)
 
 
-def _client(name: str, settings: EndpointConfig, emulator_url: str) -> Client:
+def _provider(name: str, settings: EndpointConfig, clock: Clock, emulator_url: str) -> AnthropicProvider:
     if emulator_url:
-        return make_client("anthropic", api_key="emulated", base_url=emulator_url)
+        return make_provider("anthropic", clock, api_key="emulated", base_url=emulator_url)
     if settings.platform == "vertex" and importlib.util.find_spec("google.auth") is None:
         raise ConfigError(f"endpoints.{name}.platform: vertex needs the package extra tierwise[vertex]")
     key = os.environ.get(settings.api_key_env, "")
     if not key and settings.platform in ("anthropic", "foundry"):
         raise ConfigError(f"endpoints.{name}.api_key_env: the environment variable {settings.api_key_env} is not set")
-    return make_client(
+    return make_provider(
         settings.platform,
+        clock,
         api_key=key,
         base_url=settings.base_url,
         region=settings.region,

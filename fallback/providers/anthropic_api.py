@@ -13,23 +13,18 @@ import httpx2
 from fallback.clock import Clock
 from fallback.errors import CredentialsRefused, MalformedReply, TimedOut
 from fallback.providers.anthropic_errors import failure_in_body, failure_of
+from fallback.providers.anthropic_post import Client, Post, PreparedPost, SdkPost
 from fallback.providers.render import render
 from fallback.types import Reply, ReplyBlock, Request, StopReason, TextBlock, Tier, ToolUseBlock, Usage
 
 Platform = Literal["anthropic", "bedrock", "vertex", "foundry"]
-Client = (
-    anthropic.AsyncAnthropic
-    | anthropic.AsyncAnthropicBedrock
-    | anthropic.AsyncAnthropicVertex
-    | anthropic.AsyncAnthropicFoundry
-)
-
 _MAX_REPLY_BYTES = 32 << 20
 _MAX_TOKENS = 1_000_000_000  # far above any window; keeps nonsense out of the sums
 
 
 def make_client(
     platform: Platform,
+    http: httpx2.AsyncClient,
     *,
     api_key: str = "",
     base_url: str = "",
@@ -42,7 +37,7 @@ def make_client(
     Retries belong to the chain, inside its budget; a hidden one would be an attempt that nobody
     counted. Spans are made from the recorded attempts.
     """
-    common: dict[str, Any] = {"max_retries": 0, "http_client": anthropic.DefaultAioHttpClient()}
+    common: dict[str, Any] = {"max_retries": 0, "http_client": http}
     if base_url:
         common["base_url"] = base_url
     match platform:
@@ -58,40 +53,47 @@ def make_client(
             return anthropic.AsyncAnthropicFoundry(api_key=api_key, **common)
 
 
+def make_provider(platform: Platform, clock: Clock, *, api_key: str = "", **settings: str) -> AnthropicProvider:
+    """The provider for a platform; `settings` as in `make_client`."""
+    http = anthropic.DefaultAioHttpClient()
+    client = make_client(platform, http, api_key=api_key, **settings)
+    post: Post
+    match platform:
+        case "anthropic":
+            post = PreparedPost(client, http, credentials={})
+        case "foundry":
+            post = PreparedPost(client, http, credentials={"x-api-key": api_key, "api-key": api_key})
+        case "bedrock" | "vertex":
+            post = SdkPost(client)
+    return AnthropicProvider(post, clock)
+
+
 class AnthropicProvider:
     """Sends requests through one SDK client."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, post: Post, clock: Clock) -> None:
+        self._post = post
         self._clock = clock
 
     async def send(self, request: Request, tier: Tier, model: str, *, max_tokens: int, timeout_s: float) -> Reply:
-        """One HTTP request. The SDK's timeout is per read, so the whole call is bounded here."""
+        """One HTTP request. The transport's timeout is per read, so the whole call is bounded here."""
         body = render(request, tier, model, max_tokens)
         if request.output_schema is not None:
             body["output_config"]["format"]["schema"] = _supported(json.dumps(request.output_schema))
         try:
             async with asyncio.timeout(timeout_s):
-                # The SDK's documented low-level call: authentication, platforms and typed errors as
-                # in messages.create, without building its response models.
-                response = await self._client.post(
-                    "/v1/messages",
-                    body=body,
-                    cast_to=httpx2.Response,
-                    # A redirect would be a second request, with the prompt in it, to who knows where.
-                    options={"timeout": timeout_s, "follow_redirects": False},
-                )
+                content = await self._post.send(body, timeout_s)
         except TimeoutError:
             raise TimedOut("client_timeout_error") from None
         except anthropic.APIError as error:
             raise failure_of(error, self._clock.wall_s()) from None
         except anthropic.AnthropicError:  # its credentials could not even be read
             raise CredentialsRefused("credentials_error") from None
-        return parse_reply(response.content)
+        return parse_reply(content)
 
     async def close(self) -> None:
         """Close the client's connections."""
-        await self._client.close()
+        await self._post.close()
 
 
 @lru_cache(maxsize=512)

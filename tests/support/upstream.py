@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import anthropic
 from aiohttp import web
 
-from fallback.providers.anthropic_api import AnthropicProvider, make_client
+from fallback.providers.anthropic_api import AnthropicProvider, make_client, make_provider
+from fallback.providers.anthropic_post import SdkPost
 from fallback.types import Reply, Request
 from tests.support.fakes import FakeClock, request, tier
 
@@ -72,10 +74,18 @@ async def upstream() -> AsyncIterator[Upstream]:
         await runner.cleanup()
 
 
+Way = Literal["prepared", "sdk"]
+
+
 @asynccontextmanager
-async def provider(url: str, clock: FakeClock | None = None) -> AsyncIterator[AnthropicProvider]:
-    """The real SDK, pointed at `url`."""
-    made = AnthropicProvider(make_client("anthropic", api_key="sk-canary-key", base_url=url), clock or FakeClock())
+async def provider(url: str, clock: FakeClock | None = None, way: Way = "prepared") -> AsyncIterator[AnthropicProvider]:
+    """The real SDK, pointed at `url`, first-party; by its own call with `way` sdk, as platforms that sign go."""
+    clock, key = clock or FakeClock(), "sk-canary-key"
+    if way == "prepared":
+        made = make_provider("anthropic", clock, api_key=key, base_url=url)
+    else:
+        client = make_client("anthropic", anthropic.DefaultAioHttpClient(), api_key=key, base_url=url)
+        made = AnthropicProvider(SdkPost(client), clock)
     try:
         yield made
     finally:

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import httpx2
@@ -19,11 +19,12 @@ from aiohttp import web
 
 from fallback import errors
 from fallback.errors import Failure
-from fallback.providers.anthropic_api import AnthropicProvider, make_client
+from fallback.providers.anthropic_api import AnthropicProvider, Platform, make_client, make_provider
 from fallback.providers.anthropic_errors import failure_in_body, failure_of, retry_after_s
+from fallback.providers.anthropic_post import SdkPost
 from fallback.types import Message, StopReason, TextBlock, Usage
 from tests.support.fakes import FakeClock, reply, request, tier
-from tests.support.upstream import MESSAGE, Upstream, provider, send, upstream
+from tests.support.upstream import MESSAGE, Upstream, Way, provider, send, upstream
 
 
 @pytest_asyncio.fixture
@@ -32,9 +33,10 @@ async def server() -> AsyncIterator[Upstream]:
         yield made
 
 
-@pytest_asyncio.fixture
-async def road(server: Upstream, clock: FakeClock) -> AsyncIterator[AnthropicProvider]:
-    async with provider(server.url, clock) as made:
+@pytest_asyncio.fixture(params=get_args(Way))
+async def road(server: Upstream, clock: FakeClock, request: pytest.FixtureRequest) -> AsyncIterator[AnthropicProvider]:
+    """Both ways of sending: every test of errors and bodies holds for either."""
+    async with provider(server.url, clock, request.param) as made:
         yield made
 
 
@@ -198,10 +200,11 @@ async def test_retry_after_reaches_the_failure_by_the_given_clock(
 # --- connections and time --------------------------------------------------------------------
 
 
-async def test_a_refused_connection() -> None:
+@pytest.mark.parametrize("way", get_args(Way))
+async def test_a_refused_connection(way: Way) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening
-        async with provider(f"http://127.0.0.1:{taken.getsockname()[1]}") as road:
+        async with provider(f"http://127.0.0.1:{taken.getsockname()[1]}", way=way) as road:
             with pytest.raises(errors.ConnectionFailed) as caught:
                 await send(road)
     assert caught.value.error_type == "connection_error"
@@ -288,6 +291,32 @@ async def test_a_good_answer_and_the_request_that_asked_for_it(server: Upstream,
         "max_tokens": 100,
         "messages": [{"role": "user", "content": "hi"}],
     }
+
+
+@pytest.mark.parametrize("platform", ["anthropic", "foundry"])
+@pytest.mark.parametrize("path", ["", "/deployed/here/"])
+async def test_a_prepared_request_is_the_one_that_the_sdk_would_send(
+    server: Upstream, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, platform: Platform, path: str
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-team: search")
+    server.says(200, MESSAGE)
+    base_url = server.url + path
+    client = make_client(platform, anthropic.DefaultAioHttpClient(), api_key="sk-canary-key", base_url=base_url)
+    by_sdk = AnthropicProvider(SdkPost(client), clock)
+    prepared = make_provider(platform, clock, api_key="sk-canary-key", base_url=base_url)
+    asked = request("Grüße, \u2028 and \U0001f600", output_schema={"type": "object"})
+    for road in (by_sdk, prepared, prepared):
+        await send(road, asked)
+    await by_sdk.close()
+    await prepared.close()
+    of_sdk, first, second = server.seen
+    assert first == second
+    # What the SDK alone sends: its timeouts, for the provider's statistics.
+    timeouts = {"x-stainless-timeout", "x-stainless-read-timeout"}
+    expected = {name.lower(): value for name, value in of_sdk[1].items() if name.lower() not in timeouts}
+    assert {name.lower(): value for name, value in first[1].items()} == expected
+    assert (expected["x-team"], expected["anthropic-version"]) == ("search", "2026-10-21")
+    assert (first[0], first[2]) == (of_sdk[0], of_sdk[2])
 
 
 async def test_a_compressed_answer(server: Upstream, road: AnthropicProvider) -> None:
@@ -390,15 +419,16 @@ def test_an_error_without_a_status(kind: object, expected: type[Failure]) -> Non
     ],
 )
 async def test_every_platforms_client_has_its_own_retries_off(platform: Any, settings: dict[str, str]) -> None:
-    client = make_client(platform, **settings)
+    client = make_client(platform, anthropic.DefaultAioHttpClient(), **settings)
     assert client.max_retries == 0
-    road = AnthropicProvider(client, FakeClock())
+    await client.close()
+    road = make_provider(platform, FakeClock(), **settings)
     await road.close()
     await road.close()
 
 
 async def test_credentials_that_cannot_be_read_are_refused_credentials(clock: FakeClock) -> None:
-    road = AnthropicProvider(make_client("vertex", region="us-east5", project="p"), clock)
+    road = make_provider("vertex", clock, region="us-east5", project="p")
     with pytest.raises(errors.CredentialsRefused):  # the extra for it is not installed here
         await send(road)
     await road.close()
