@@ -121,14 +121,13 @@ def _attachments(request: Request) -> int:
     return sum(isinstance(block, ImageBlock | DocumentBlock) for block in (*blocks, *inner))
 
 
-def break_even_rate(cheap_usd: float, dear_usd: float, *, check_usd: float = 0.0) -> float:
+def break_even_rate(cheap_usd: float, dear_usd: float) -> float:
     """The escalation rate above which trying the cheap tier first costs more than starting higher.
 
-    Trying tier i before j costs cᵢ + check + P(escalate)·cⱼ, so it pays iff P < 1 − (cᵢ + check)/cⱼ.
+    Both costs are of a reply with its checks. Trying tier i before j costs cᵢ + P(escalate)·cⱼ against cⱼ, so it
+    pays iff P < 1 − cᵢ/cⱼ.
     """
-    if dear_usd <= 0:
-        return 0.0
-    return max(0.0, 1.0 - (cheap_usd + check_usd) / dear_usd)
+    return max(0.0, 1.0 - cheap_usd / dear_usd) if dear_usd > 0 else 0.0
 
 
 def parse_price_book(document: Mapping[str, Any]) -> PriceBook:

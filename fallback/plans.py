@@ -38,6 +38,11 @@ class Delay:
         mu, sigma = self._log()
         return math.exp(mu + sigma * _NORMAL.inv_cdf(share))
 
+    @classmethod
+    def of(cls, mean_s: float, square_s2: float) -> Delay:
+        """From the mean, and the mean of the square."""
+        return cls(mean_s, max(0.0, square_s2 - mean_s * mean_s))
+
     def _log(self) -> tuple[float, float]:
         """Mean and standard deviation of its logarithm."""
         if self.mean_s <= 0.0:

@@ -286,6 +286,16 @@ class Attempt:
         return None
 
     @property
+    def checks_usd(self) -> float:
+        """What judging the reply cost."""
+        return sum(report.cost_usd for report in self.checks)
+
+    @property
+    def checks_s(self) -> float:
+        """How long judging the reply took."""
+        return sum(report.duration_s for report in self.checks)
+
+    @property
     def accepted(self) -> bool:
         """A reply that every check let pass."""
         return isinstance(self.result, Reply) and self.rejection is None

@@ -14,26 +14,27 @@ from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Failure
-from fallback.job import Job, Rejected, Resolution, Rules, Steering, next_above
+from fallback.job import Job, Rejected, Resolution, Rules, Steering
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
 from router.config_sections import WorkloadConfig
 from router.deliberation import Deliberation
+from router.expectations import Expectations
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features
 from router.outcome import Decision, Mode, Outcome, RequestIds
-from router.policy import Policy, Question
+from router.policy import Policy, Question, stakes_of
 from router.recorder import Recorder
 from router.reply_features import Prompt, prompt_of, reply_features
 from router.retention import retained_text
 from router.scoring import RouterModel
 from router.status import Refusal, no_reply
+from router.steering import measured_steering
 from router.translate import Bounds, InvalidField
 
 # The reply has to reach the caller before its deadline: the chain stops this much earlier.
 _MARGIN_S = 0.05
 _MARGIN_SHARE = 0.05
-_TYPICAL_OUTPUT_TOKENS = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,16 @@ class Completed:
     outcome: Outcome
     reply: Reply
     recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A Decision with what it rests on, and the model's deliberation to go on with (None without one)."""
+
+    decision: Decision
+    question: Question
+    model: RouterModel | None
+    deliberation: Deliberation | None
 
 
 class Completer:
@@ -79,6 +90,7 @@ class Completer:
         self.chain = chain
         self.bound_usd = bound_usd
         self.prices = prices
+        self.expected = Expectations(self.ladder, prices, experience)
         self.policy = policy
         self.experience = experience
         self.model = model
@@ -94,15 +106,17 @@ class Completer:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    def decide(self, ask: Ask) -> tuple[Decision, Features, Deliberation | None]:
-        """The decision, the features it rests on and the model's deliberation. Calls and spends nothing."""
+    def decide(self, ask: Ask) -> Decided:
+        """What would be done with a request, and why. Calls and spends nothing."""
         features = request_features(ask.request, text_cap_chars=self.text_cap_chars)
         allowed = self._affordable(ask)
         question = Question(
             workload=ask.request.workload,
             allowed=allowed,
             features=features,
-            cost_usd={tier: self._expected_usd(ask.request, tier) for tier in allowed},
+            cost_usd={tier: self.expected.cost_usd(ask.request, tier) for tier in allowed},
+            delay={tier: self.expected.delay(ask.request, tier) for tier in allowed},
+            time_left_s=self.time_left_s(ask),
             start_tier=ask.policy.start_tier,
             explore=ask.policy.explore,
             direct_threshold=ask.policy.direct_threshold,
@@ -110,8 +124,9 @@ class Completer:
             mistake_cost_usd=ask.policy.mistake_cost_usd,
             insists=ask.policy.hopeless == "escalate",
         )
-        decision, deliberation = self.policy.decide(question, self.model())
-        return decision, features, deliberation
+        model = self.model()
+        decision, deliberation = self.policy.decide(question, model)
+        return Decided(decision, question, model, deliberation)
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:
         """The tiers inside both the workload's and the caller's bounds, cheapest first."""
@@ -140,18 +155,11 @@ class Completer:
         """The tighter of the caller's and the workload's cost cap; inf where there is none."""
         return min(ask.bounds.cost_cap_usd, ask.policy.cost_cap_usd or math.inf)
 
-    def _expected_usd(self, request: Request, tier: str) -> float:
-        """One attempt's expected cost: measured for the workload where there is enough, else by list price."""
-        measured = self.experience.cost_usd(request.workload, tier)
-        if measured is not None:
-            return measured
-        tokens = self.output_tokens(request, tier)
-        return self.prices.expected_usd(self.ladder[tier].model, request, tokens)
-
-    def output_tokens(self, request: Request, tier: str) -> float:
-        """Expected output length: the workload's own on this tier, else a typical one."""
-        measured = self.experience.output_tokens(request.workload, tier)
-        return measured if measured is not None else min(_TYPICAL_OUTPUT_TOKENS, float(request.max_tokens))
+    def time_left_s(self, ask: Ask) -> float:
+        """The chain's time: the caller's less a margin, or the workload's own."""
+        if ask.time_left_s is None:
+            return ask.policy.deadline_s
+        return ask.time_left_s - min(_MARGIN_S, ask.time_left_s * _MARGIN_SHARE)
 
 
 class Completion:
@@ -170,9 +178,10 @@ class Completion:
         """The reply with its outcome on disk. Raises InvalidField, or Refusal when no tier replied."""
         shared, ask = self._shared, self._ask
         started_s = shared.clock.monotonic_s()
-        decision, features, deliberation = shared.decide(ask)
+        decided = shared.decide(ask)
+        decision, features = decided.decision, decided.question.features
         ledger = Ledger(started_s)
-        job = self._job(decision, deliberation, started_s)
+        job = self._job(decided, started_s)
         resolution: Resolution | None = None
         refusal: Refusal | None = None
         ended = False
@@ -195,11 +204,8 @@ class Completion:
         assert resolution is not None
         return Completed(outcome, resolution.reply, recorded)
 
-    def _job(self, decision: Decision, deliberation: Deliberation | None, now_s: float) -> Job:
-        ask = self._ask
-        left_s = ask.policy.deadline_s
-        if ask.time_left_s is not None:
-            left_s = ask.time_left_s - min(_MARGIN_S, ask.time_left_s * _MARGIN_SHARE)
+    def _job(self, decided: Decided, now_s: float) -> Job:
+        ask, decision, deliberation = self._ask, decided.decision, decided.deliberation
         checks = tuple(check for check in ask.checks if decision.mode is Mode.CHAIN or not check.paid)
         if deliberation is not None:
             checks = (*checks, self._scorer(decision.model_version, deliberation))
@@ -210,12 +216,17 @@ class Completion:
             allowed=frozenset(self._shared.allowed(ask)),
             checks=checks,
             rules=Rules(unjudged, ask.policy.failover_up, ask.policy.failover_down),
-            deadline_s=now_s + left_s,
+            deadline_s=now_s + self._shared.time_left_s(ask),
             cost_cap_usd=self._shared.cap_usd(ask),
-            steer=next_above if deliberation is None else self._steering(deliberation),
+            steer=self._steering(decided),
         )
 
-    def _steering(self, deliberation: Deliberation) -> Steering:
+    def _steering(self, decided: Decided) -> Steering:
+        deliberation = decided.deliberation
+        if deliberation is None:
+            stakes = stakes_of(decided.question, None)
+            return measured_steering(self._shared.experience, decided.question.workload, stakes)
+
         def steer(rejected: Rejected) -> Step:
             report = rejected.report
             return deliberation.rejected(

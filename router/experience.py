@@ -1,66 +1,110 @@
-"""What a workload's tiers have really cost, and how often its start tier's replies were rejected. Pure.
+"""What a workload's tiers have really cost and taken, and how often their replies were rejected. Pure.
 
-Measured costs beat list prices: they hold cache hits and output lengths. The escalation rate moves
-the static start tier by itself: up when its lower bound is above the break-even line, down when the
-upper bound is clearly below, so that it does not flap.
+Measured costs beat list prices: they hold cache hits and output lengths. The escalation rate moves the static
+plan by itself: its start goes up when the lower bound of the rate is above the break-even line, and down when
+the upper bound is clearly below, so that it does not flap. By the same rule a tier is skipped whose replies, after
+the tier below was rejected, are rejected too often to be worth trying before the one above.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fallback.economics import break_even_rate
-from fallback.types import Purpose, Reply
-from router.outcome import Mode, Outcome
-from router.store import WorkloadStats
+from fallback.plans import Delay
+from fallback.types import Attempt, Reply
+from router.outcome import Outcome, passages
+from router.store import ReplyMeans, WorkloadStats
 
 _ENOUGH = 20  # replies before a mean is trusted
 _HORIZON = 500.0  # observations after which older ones weigh 1/e
+_KEEP = math.exp(-1 / _HORIZON)
 _Z = 1.96  # 95 %
 # Coming down again asks for this much distance from the line, besides the interval.
 _HYSTERESIS = 0.05
 
 
 @dataclass(slots=True)
-class TierExperience:
-    """Decayed counts and means of one workload's one tier."""
+class Rate:
+    """How many replies were judged and how many of those rejected, older ones decayed."""
 
-    replies: float = 0.0
-    cost_usd: float = 0.0
-    output_tokens: float = 0.0
-    duration_s: float = 0.0
     judged: float = 0.0
     rejected: float = 0.0
 
-    def replied(self, cost_usd: float, output_tokens: int, duration_s: float) -> None:
-        """One more reply."""
-        self.replies = self.replies * math.exp(-1 / _HORIZON) + 1.0
-        step = 1.0 / self.replies
-        self.cost_usd += (cost_usd - self.cost_usd) * step
-        # The store remembers costs alone: the first lengths seen after it stand for themselves.
-        self.output_tokens += (output_tokens - self.output_tokens) * (step if self.output_tokens else 1.0)
-        self.duration_s += (duration_s - self.duration_s) * (step if self.duration_s else 1.0)
+    def add(self, *, rejected: bool) -> None:
+        """One more."""
+        self.judged = self.judged * _KEEP + 1.0
+        self.rejected = self.rejected * _KEEP + float(rejected)
 
-    def started(self, *, rejected: bool) -> None:
-        """One more request that started here was judged."""
-        keep = math.exp(-1 / _HORIZON)
-        self.judged = self.judged * keep + 1.0
-        self.rejected = self.rejected * keep + float(rejected)
+    def bounds(self) -> tuple[float, float]:
+        """95 % interval of the rate of rejection."""
+        return wilson(self.rejected, self.judged)
+
+    @classmethod
+    def of(cls, judged: float, rejected: float) -> Rate:
+        """From counts, of which no more than the horizon are believed."""
+        scale = min(1.0, _HORIZON / judged) if judged else 0.0
+        return cls(judged * scale, rejected * scale)
+
+
+@dataclass(slots=True)
+class TierExperience:
+    """Decayed means over the replies of one workload's one tier. Costs and times are with the checks."""
+
+    replies: float = 0.0
+    timed: float = 0.0  # how many of them are in all means but the cost's
+    cost_usd: float = 0.0
+    check_usd: float = 0.0
+    output_tokens: float = 0.0
+    duration_s: float = 0.0
+    square_s2: float = 0.0
+    check_s: float = 0.0
+
+    def replied(self, attempt: Attempt, reply: Reply) -> None:
+        """One more reply."""
+        check_usd, check_s = attempt.checks_usd, attempt.checks_s
+        took_s = attempt.duration_s + check_s
+        self.replies = self.replies * _KEEP + 1.0
+        self.timed = self.timed * _KEEP + 1.0
+        step = 1.0 / self.timed
+        self.cost_usd += (attempt.cost_usd + check_usd - self.cost_usd) / self.replies
+        self.check_usd += (check_usd - self.check_usd) * step
+        self.output_tokens += (reply.usage.output_tokens - self.output_tokens) * step
+        self.duration_s += (took_s - self.duration_s) * step
+        self.square_s2 += (took_s * took_s - self.square_s2) * step
+        self.check_s += (check_s - self.check_s) * step
+
+    def seed(self, means: ReplyMeans) -> None:
+        """Begin with what the store remembers."""
+        self.timed = min(float(means.replies), _HORIZON)
+        self.check_usd, self.check_s, self.output_tokens = means.check_usd, means.check_s, means.output_tokens
+        self.duration_s, self.square_s2 = means.duration_s, means.square_s2
 
 
 @dataclass(slots=True)
 class WorkloadExperience:
-    """By tier; `start_tier` is where the static plan has moved to, empty while it has not."""
+    """`rates` by (tier whose rejected reply came before, tier), the first empty for a start.
+
+    `start_tier` is where the static plan has moved to, empty while it has not; `skipped` has the pairs of which
+    the second is not asked after the first.
+    """
 
     tiers: dict[str, TierExperience] = field(default_factory=dict)
+    rates: dict[tuple[str, str], Rate] = field(default_factory=dict)
     start_tier: str = ""
+    skipped: set[tuple[str, str]] = field(default_factory=set)
 
     def tier(self, name: str) -> TierExperience:
         """The tier's experience, empty at first."""
         return self.tiers.setdefault(name, TierExperience())
+
+    def rate(self, after: str, tier: str) -> Rate:
+        """How often the tier's reply is rejected after `after`'s was; empty at first."""
+        return self.rates.setdefault((after, tier), Rate())
 
 
 class Experience:
@@ -84,14 +128,9 @@ class Experience:
         seen = self.of(outcome.workload)
         for attempt in outcome.attempts:
             if isinstance(attempt.result, Reply):
-                checks_usd = sum(report.cost_usd for report in attempt.checks)
-                tokens = attempt.result.usage.output_tokens
-                seen.tier(attempt.tier).replied(attempt.cost_usd + checks_usd, tokens, attempt.duration_s)
-        first = outcome.attempts[0] if outcome.attempts else None
-        # A DIRECT start is chosen because it looked easy: its rejections say nothing about the rest.
-        undirected = outcome.decision.mode is Mode.CHAIN and not outcome.decision.model_version
-        if undirected and first is not None and first.purpose is Purpose.FIRST and isinstance(first.result, Reply):
-            seen.tier(first.tier).started(rejected=first.rejection is not None)
+                seen.tier(attempt.tier).replied(attempt, attempt.result)
+        for passage in passages(outcome):
+            seen.rate(passage.after, passage.tier).add(rejected=passage.rejected)
 
     def seed(self, past: Sequence[WorkloadStats]) -> None:
         """Begin with what the store remembers, as far as the horizon counts it."""
@@ -100,22 +139,39 @@ class Experience:
             for tier, cost_usd in stats.attempt_cost_usd.items():
                 seen.tier(tier).cost_usd = cost_usd
                 seen.tier(tier).replies = _ENOUGH
-            for tier, judged in stats.first_judged.items():
-                scale = min(1.0, _HORIZON / judged) if judged else 0.0
-                seen.tier(tier).judged = judged * scale
-                seen.tier(tier).rejected = stats.first_rejected.get(tier, 0) * scale
+            for tier, means in stats.reply_means.items():
+                seen.tier(tier).seed(means)
+            for tier, judged in stats.first_judged.items():  # for outcomes of before passages were kept
+                seen.rates["", tier] = Rate.of(judged, stats.first_rejected.get(tier, 0))
+            for pair, (judged, rejected) in stats.passages.items():
+                seen.rates[pair] = Rate.of(judged, rejected)
 
     def cost_usd(self, workload: str, tier: str) -> float | None:
-        """Mean measured cost of one reply; None until there are enough."""
+        """Mean measured cost of one reply and its checks; None until there are enough."""
         found = self.of(workload).tiers.get(tier)
         return found.cost_usd if found is not None and found.replies >= _ENOUGH else None
 
+    def timed(self, workload: str, tier: str) -> TierExperience | None:
+        """The tier's means; None until there are enough replies."""
+        found = self.of(workload).tiers.get(tier)
+        return found if found is not None and found.timed >= _ENOUGH else None
+
     def output_tokens(self, workload: str, tier: str) -> float | None:
         """Mean output length in tokens; None until there are enough replies."""
-        found = self.of(workload).tiers.get(tier)
-        return found.output_tokens or None if found is not None and found.replies >= _ENOUGH else None
+        found = self.timed(workload, tier)
+        return found.output_tokens if found is not None else None
 
-    def start_tier(self, workload: str, static: str, allowed: tuple[str, ...], cost_usd: dict[str, float]) -> str:
+    def delay(self, workload: str, tier: str) -> Delay | None:
+        """How long one reply and its checks take; None until there are enough."""
+        found = self.timed(workload, tier)
+        return Delay.of(found.duration_s, found.square_s2) if found is not None else None
+
+    def rejection_bounds(self, workload: str, after: str, tier: str) -> tuple[float, float]:
+        """95 % interval of P(the tier's reply is rejected | `after`'s was); (0, 1) where nothing is known."""
+        rate = self.of(workload).rates.get((after, tier))
+        return rate.bounds() if rate is not None else (0.0, 1.0)
+
+    def start_tier(self, workload: str, static: str, allowed: tuple[str, ...], cost_usd: Mapping[str, float]) -> str:
         """Where a chain without a model starts, moved from `static` as far as the evidence goes."""
         seen = self.of(workload)
         current = seen.start_tier or static
@@ -128,21 +184,42 @@ class Experience:
         return moved
 
     def _moved(
-        self, seen: WorkloadExperience, current: str, allowed: tuple[str, ...], cost_usd: dict[str, float]
+        self, seen: WorkloadExperience, current: str, allowed: tuple[str, ...], cost_usd: Mapping[str, float]
     ) -> str:
         rung = allowed.index(current)
         if rung + 1 < len(allowed):
             line = break_even_rate(cost_usd[current], cost_usd[allowed[rung + 1]])
-            low, _ = wilson(seen.tier(current).rejected, seen.tier(current).judged)
+            low, _ = seen.rate("", current).bounds()
             if low > line:
                 return allowed[rung + 1]
         if rung > 0:
             below = allowed[rung - 1]
             line = break_even_rate(cost_usd[below], cost_usd[current])
-            _, high = wilson(seen.tier(below).rejected, seen.tier(below).judged)
-            if seen.tier(below).judged >= _ENOUGH and high < line - _HYSTERESIS:
+            if _clearly_below(seen.rate("", below), line):
                 return below
         return current
+
+    def without_skips(self, workload: str, tiers: tuple[str, ...], cost_usd: Mapping[str, float]) -> tuple[str, ...]:
+        """The chain of `tiers` less those that are not worth trying after the one before was rejected.
+
+        Tier j is tried between i and k while P(j rejected | i rejected) < 1 − cⱼ/cₖ: the break-even rule again.
+        """
+        seen, plan = self.of(workload), tiers[:1]
+        for tier, above in pairwise(tiers[1:]):
+            pair, line = (plan[-1], tier), break_even_rate(cost_usd[tier], cost_usd[above])
+            rate = seen.rates.get(pair)
+            if rate is not None:
+                if rate.bounds()[0] > line:
+                    seen.skipped.add(pair)
+                elif _clearly_below(rate, line):
+                    seen.skipped.discard(pair)
+            if pair not in seen.skipped:
+                plan = (*plan, tier)
+        return plan if len(tiers) == 1 else (*plan, tiers[-1])
+
+
+def _clearly_below(rate: Rate, line: float) -> bool:
+    return rate.judged >= _ENOUGH and rate.bounds()[1] < line - _HYSTERESIS
 
 
 def wilson(successes: float, trials: float) -> tuple[float, float]:

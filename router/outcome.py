@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fallback.types import Attempt, Purpose
+from fallback.types import Attempt, Purpose, Reply
 
 
 class Mode(StrEnum):
@@ -97,6 +97,36 @@ class Outcome:
     def escalated(self) -> bool:
         """A verdict sent the request to a higher tier."""
         return any(attempt.purpose is Purpose.ESCALATION for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How a tier's last reply fared with the checks: `after` which tier's rejected reply, empty for the start's."""
+
+    position: int
+    tier: str
+    after: str
+    rejected: bool
+
+
+def passages(outcome: Outcome) -> list[Passage]:
+    """What a chain without a model tells about how often replies pass; nothing where one chose or a tier failed over.
+
+    A DIRECT start, and whatever a model decided, was chosen because it looked easy: it says nothing about the rest.
+    """
+    if outcome.decision.mode is not Mode.CHAIN or outcome.decision.model_version:
+        return []
+    found: list[Passage] = []
+    after = ""
+    for position, attempt in enumerate(outcome.attempts):
+        if attempt.purpose in (Purpose.RETRY, Purpose.FAILOVER) or not isinstance(attempt.result, Reply):
+            break
+        if found and attempt.purpose is Purpose.LONGER:
+            found.pop()  # the same tier's longer reply stands for it
+        elif found:
+            after = found[-1].tier
+        found.append(Passage(position, attempt.tier, after, attempt.rejection is not None))
+    return found
 
 
 class RequestIds:

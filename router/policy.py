@@ -62,10 +62,11 @@ class Policy:
         if model is None or not usable:
             why = "no model" if model is None else f"model {model.version} does not know every tier"
             return self._static(question, why), None
-        deliberation, stakes = deliberate(question, model)
+        deliberation = deliberate(question, model)
         step = deliberation.first(question.time_left_s)
         assert isinstance(step, Ask)  # nothing is in hand yet
-        start, explored, propensities = self._start(question, step.source)
+        start, drawn, propensities = self._start(question, step.source)
+        explored = drawn and start != step.source
         probability = deliberation.probabilities[start]
         direct = not explored and (probability >= question.direct_threshold or start == question.allowed[-1])
         decision = Decision(
@@ -75,7 +76,7 @@ class Policy:
             probabilities={tier: deliberation.probabilities[tier] for tier in question.allowed},
             propensities=propensities,
             expected_cost_usd=dict(question.cost_usd),
-            mistake_cost_usd=stakes.mistake_cost_usd,
+            mistake_cost_usd=mistake_cost_usd(question, model),
             model_version=model.version,
             explored=explored,
         )
@@ -84,39 +85,45 @@ class Policy:
     def _static(self, question: Question, why: str) -> Decision:
         """The plan without a model: from the start tier upwards."""
         static = question.start_tier if question.start_tier in question.allowed else question.allowed[0]
-        best = self._experience.start_tier(question.workload, static, question.allowed, dict(question.cost_usd))
-        start, explored, propensities = self._start(question, best)
+        costs_usd, name = question.cost_usd, question.workload
+        best = self._experience.start_tier(name, static, question.allowed, costs_usd)
+        start, drawn, propensities = self._start(question, best)
+        explored = drawn and start != best
+        ladder = question.allowed[question.allowed.index(start) :]
+        # A request drawn to explore skips nothing: else what is skipped could never show that it got better.
+        tiers = ladder if drawn else self._experience.without_skips(name, ladder, costs_usd)
         moved = "" if best == static else f", moved from {static} by its escalation rate"
-        reason = f"static plan ({why}): {'exploring' if explored else 'start'} at {start}{moved}"
+        skipped = [tier for tier in ladder if tier not in tiers]
+        if skipped:
+            moved += f", skipping {', '.join(skipped)}: rejected too often after the tier before"
         return Decision(
             mode=Mode.CHAIN,
-            tiers=question.allowed[question.allowed.index(start) :],
-            reason=reason,
+            tiers=tiers,
+            reason=f"static plan ({why}): {'exploring' if explored else 'start'} at {start}{moved}",
             propensities=propensities,
             expected_cost_usd=dict(question.cost_usd),
             explored=explored,
         )
 
     def _start(self, question: Question, best: str) -> tuple[str, bool, dict[str, float]]:
-        """(start tier, whether it is an exploration, the propensity of every start)."""
+        """(start tier, whether it was drawn to explore, the propensity of every start)."""
         share = question.explore / len(question.allowed)
         propensities = {tier: share + (1.0 - question.explore if tier == best else 0.0) for tier in question.allowed}
         drawn = self._uniform()
         if drawn >= question.explore:
             return best, False, propensities
         index = min(int(drawn / question.explore * len(question.allowed)), len(question.allowed) - 1)
-        start = question.allowed[index]
-        return start, start != best, propensities
+        return question.allowed[index], True, propensities
 
 
-def deliberate(question: Question, model: RouterModel) -> tuple[Deliberation, Stakes]:
-    """The model's deliberation about a question, nothing asked yet, and what is at stake."""
+def stakes_of(question: Question, model: RouterModel | None) -> Stakes:
+    """What is at stake for a question."""
     mistake_usd = mistake_cost_usd(question, model)
     # A tuned cost is a knob for quality, not what a useless reply really costs: no reason to hand one back.
     rejected_usd = mistake_usd
     if question.mistake_cost_usd is None:
         rejected_usd = max(mistake_usd, _default_mistake_usd(question))
-    stakes = Stakes(
+    return Stakes(
         cost_usd=question.cost_usd,
         mistake_cost_usd=mistake_usd,
         rejected_cost_usd=rejected_usd,
@@ -124,19 +131,27 @@ def deliberate(question: Question, model: RouterModel) -> tuple[Deliberation, St
         insists=question.insists,
         delay=question.delay,
     )
-    deliberation = Deliberation(
-        model, question.features, workload=question.workload, allowed=question.allowed, stakes=stakes
+
+
+def deliberate(question: Question, model: RouterModel) -> Deliberation:
+    """The model's deliberation about a question, nothing asked yet."""
+    return Deliberation(
+        model,
+        question.features,
+        workload=question.workload,
+        allowed=question.allowed,
+        stakes=stakes_of(question, model),
     )
-    return deliberation, stakes
 
 
-def mistake_cost_usd(question: Question, model: RouterModel) -> float:
+def mistake_cost_usd(question: Question, model: RouterModel | None) -> float:
     """What a bad reply costs: the workload's own figure, the model's for its quality target, or the default."""
     if question.mistake_cost_usd is not None:
         return question.mistake_cost_usd
+    costs_usd = model.quality_costs_usd if model is not None else {}
     tuned = [
         cost_usd
-        for percent, cost_usd in sorted(model.quality_costs_usd.items(), key=lambda item: float(item[0]))
+        for percent, cost_usd in sorted(costs_usd.items(), key=lambda item: float(item[0]))
         if float(percent) >= 100 * question.quality_target - 1e-9
     ]
     return tuned[0] if tuned else _default_mistake_usd(question)

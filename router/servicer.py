@@ -136,8 +136,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         async def work() -> router_pb2.RouteResponse:
             generation = self._generation()
             ask = _ask(generation, request.workload, request.prompt, request.bounds, {}, context)
-            decision, _, _ = generation.completer.decide(ask)
-            return router_pb2.RouteResponse(decision=decision_of(decision))
+            decided = generation.completer.decide(ask)
+            return router_pb2.RouteResponse(decision=decision_of(decided.decision))
 
         return await rpc.answer(work)
 

@@ -56,7 +56,7 @@ class Served:
         How replies agree with each other is not in the outcomes, so the model must not have learned from it
         (`training.learner` sees to that). Nor is the time that was left.
         """
-        deliberation, _ = deliberate(self._question(row), self.model)
+        deliberation = deliberate(self._question(row), self.model)
         ladder = self.model.tiers
         step: cascade.Step = cascade.Keep(replies[-1].tier)
         for each in replies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -65,13 +65,26 @@ class AuditTally:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyMeans:
+    """Means over a tier's replies, each with its checks; `square_s2` is that of the squared duration."""
+
+    replies: int
+    check_usd: float
+    duration_s: float
+    square_s2: float
+    check_s: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadStats:
     """The numbers by which a fallback chain is watched, for one workload.
 
     `resolved` counts accepted replies by the tier that gave them; `direct` of `requests` were DIRECT,
     of which `misroutes` had to escalate. `first_rejected` of `first_judged` chains had their start
     tier's last reply rejected with a remedy above that tier, by start tier; a reply that no check could
-    judge counts in neither. Costs in US dollars over all requests.
+    judge counts in neither. `passages` has (judged, rejected) replies of chains without a model by (tier whose
+    rejected reply came before, tier), the first empty for a start. Costs in US dollars over all requests.
     """
 
     workload: str
@@ -92,6 +105,8 @@ class WorkloadStats:
     feedback_good: int
     feedback_bad: int
     audits: tuple[AuditTally, ...] = ()
+    reply_means: dict[str, ReplyMeans] = field(default_factory=dict)
+    passages: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
 
 class Store(Protocol):

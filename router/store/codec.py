@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fallback.errors import Failure
-from fallback.types import Remedy, Reply, Unjudged
-from router.outcome import Decision, Feedback, Mode, Outcome, RetainedText
+from fallback.types import Attempt, Remedy, Reply, Unjudged
+from router.outcome import Decision, Feedback, Mode, Outcome, Passage, RetainedText, passages
 from router.store import schema
 from router.store.attempts import decode_attempt, encode_attempt
 
@@ -121,6 +121,23 @@ def _start_verdict(outcome: Outcome) -> tuple[bool, bool]:
     return judged, rejection is not None and rejection.remedy is not Remedy.HAND_BACK
 
 
+def _reply_cost(request_id: str, position: int, attempt: Attempt, passage: Passage | None) -> Row:
+    check_usd, check_s = attempt.checks_usd, attempt.checks_s
+    assert isinstance(attempt.result, Reply)
+    return {
+        "request_id": request_id,
+        "position": position,
+        "tier": attempt.tier,
+        "cost_usd": finite(attempt.cost_usd + check_usd),
+        "check_usd": finite(check_usd),
+        "duration_s": finite(attempt.duration_s + check_s),
+        "check_s": finite(check_s),
+        "output_tokens": float(attempt.result.usage.output_tokens),
+        "followed": None if passage is None else passage.after,
+        "rejected": None if passage is None else int(passage.rejected),
+    }
+
+
 def encode(outcome: Outcome) -> Encoded:
     """The rows of one outcome. Raises ValueError for what cannot be stored (a cost that is NaN)."""
     judged, rejected = _start_verdict(outcome)
@@ -153,13 +170,9 @@ def encode(outcome: Outcome) -> Encoded:
         "reply_features": _pack_features(outcome.reply_features),
     }
     row["checksum"] = _outcome_checksum(row)
+    passed = {passage.position: passage for passage in passages(outcome)}
     costs = [
-        {
-            "request_id": outcome.request_id,
-            "position": position,
-            "tier": attempt.tier,
-            "cost_usd": finite(attempt.cost_usd + sum(report.cost_usd for report in attempt.checks)),
-        }
+        _reply_cost(outcome.request_id, position, attempt, passed.get(position))
         for position, attempt in enumerate(outcome.attempts)
         if isinstance(attempt.result, Reply)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from router.outcome import Mode
-from router.store import WorkloadStats, audits
+from router.store import ReplyMeans, WorkloadStats, audits
 from router.store.codec import Row
 from router.store.schema import feedback, outcome, reply_cost, retained_text
 
@@ -94,6 +94,45 @@ def _by_tier(connection: Connection, statement: Select[Any]) -> dict[str, dict[s
     return found
 
 
+def _reply_means(connection: Connection, recent: ColumnElement[bool]) -> dict[str, dict[str, ReplyMeans]]:
+    """By workload and tier: means, of the replies that have them."""
+    r = reply_cost.c
+    statement = (
+        select(
+            outcome.c.workload,
+            r.tier,
+            func.count(),
+            func.avg(r.check_usd),
+            func.avg(r.duration_s),
+            func.avg(r.duration_s * r.duration_s),
+            func.avg(r.check_s),
+            func.avg(r.output_tokens),
+        )
+        .select_from(outcome.join(reply_cost))
+        .where(recent & r.duration_s.is_not(None))
+        .group_by(outcome.c.workload, r.tier)
+    )
+    found: dict[str, dict[str, ReplyMeans]] = defaultdict(dict)
+    for workload, tier, *means in connection.execute(statement):
+        found[workload][tier] = ReplyMeans(*means)
+    return found
+
+
+def _passages(connection: Connection, recent: ColumnElement[bool]) -> dict[str, dict[tuple[str, str], tuple[int, int]]]:
+    """By workload and (tier before, tier): (judged, rejected)."""
+    r = reply_cost.c
+    statement = (
+        select(outcome.c.workload, r.followed, r.tier, func.count(), func.sum(r.rejected))
+        .select_from(outcome.join(reply_cost))
+        .where(recent & r.rejected.is_not(None))
+        .group_by(outcome.c.workload, r.followed, r.tier)
+    )
+    found: dict[str, dict[tuple[str, str], tuple[int, int]]] = defaultdict(dict)
+    for workload, before, tier, judged, rejected in connection.execute(statement):
+        found[workload][before, tier] = judged, rejected
+    return found
+
+
 def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
     """The numbers of every workload with a request since `since_s`, by name."""
     o, recent = outcome.c, outcome.c.received_at_s >= since_s
@@ -119,6 +158,8 @@ def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
         .group_by(o.workload, reply_cost.c.tier),
     )
     audited = audits.tallies(connection, since_s)
+    means = _reply_means(connection, recent)
+    passed = _passages(connection, recent)
     return [
         WorkloadStats(
             **row,
@@ -126,6 +167,8 @@ def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
             first_judged=judged.get(row["workload"], {}),
             first_rejected=rejected.get(row["workload"], {}),
             attempt_cost_usd=costs.get(row["workload"], {}),
+            reply_means=means.get(row["workload"], {}),
+            passages=passed.get(row["workload"], {}),
             audits=audited.get(row["workload"], ()),
         )
         for row in connection.execute(_totals(since_s)).mappings()

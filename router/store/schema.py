@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 # The newest revision in `migrations/versions`: a test holds the two together, so that opening a
 # store at head costs one query and no import of alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 
 class Bytes(LargeBinary):
@@ -71,14 +71,21 @@ outcome = Table(
     Index("outcome_received", "received_at_s"),
 )
 
-# What each reply and its checks cost, so that mean costs per tier are one query; the truth is in outcome.attempts.
+# What each reply and its checks cost and took, so that means per tier are one query; the truth is in outcome.attempts.
+# `followed` and `rejected` are set where a chain without a model tells how often replies pass (`outcome.passages`).
 reply_cost = Table(
     "reply_cost",
     metadata,
     Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
     Column("position", SmallInteger, primary_key=True),
     Column("tier", Text, nullable=False),
-    Column("cost_usd", Double, nullable=False),
+    Column("cost_usd", Double, nullable=False),  # with its checks
+    Column("check_usd", Double),
+    Column("duration_s", Double),  # with its checks
+    Column("check_s", Double),
+    Column("output_tokens", Double),
+    Column("followed", Text),
+    Column("rejected", SmallInteger),
     sqlite_with_rowid=False,
 )
 

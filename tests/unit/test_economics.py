@@ -145,17 +145,19 @@ def test_everything_that_is_sent_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cheap", "dear", "check", "rate"),
-    [(1, 20, 0, 0.95), (1, 2, 0, 0.5), (1, 2, 0.5, 0.25), (3, 2, 0, 0.0), (1, 0, 0, 0.0), (0, 1, 0, 1.0)],
+    ("cheap", "dear", "rate"), [(1, 20, 0.95), (1, 2, 0.5), (1.5, 2, 0.25), (3, 2, 0.0), (1, 0, 0.0), (0, 1, 1.0)]
 )
-def test_break_even(cheap: float, dear: float, check: float, rate: float) -> None:
-    assert break_even_rate(cheap, dear, check_usd=check) == pytest.approx(rate)
+def test_break_even(cheap: float, dear: float, rate: float) -> None:
+    assert break_even_rate(cheap, dear) == pytest.approx(rate)
 
 
-@given(st.floats(0.001, 10), st.floats(0.001, 10), st.floats(0, 1), st.floats(0, 1))
-def test_trying_the_cheap_tier_first_pays_exactly_below_the_line(a: float, b: float, check: float, p: float) -> None:
-    line = break_even_rate(a, b, check_usd=check)
-    gain = b - (a + check + p * b)
+@given(st.floats(0.001, 10), st.floats(0.001, 10), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_trying_the_cheap_tier_first_pays_exactly_below_the_line(
+    a: float, b: float, check_a: float, check_b: float, p: float
+) -> None:
+    """Every reply is checked, the first tier's and the second's: the line is of costs with their checks."""
+    line = break_even_rate(a + check_a, b + check_b)
+    gain = b + check_b - (a + check_a + p * (b + check_b))
     assert (gain > 1e-9) <= (p < line)
     assert (gain < -1e-9) <= (p > line or line == 0)
 
