@@ -7,7 +7,7 @@ PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -Iprotos --
 SEEDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test sim check lint types contracts stubs protos lock bench train clean
+.PHONY: help demo run test sim faults check lint types contracts stubs protos lock bench train clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ test: .venv/.dev ## all tests
 
 sim: .venv/.dev ## the simulation: SEEDS=10000 histories of the whole service, every broken law with its seed
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+faults: .venv/.dev ## the reliability checks over the real process, about ten minutes; SCALE=10 for the long versions
+	@PYTHONPATH=bench:. $(BIN)/python -m bench.faults --write
 
 check: lint types contracts stubs ## what CI runs: lint, types, contracts, stubs, tests with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=
