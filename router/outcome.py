@@ -129,6 +129,9 @@ def passages(outcome: Outcome) -> list[Passage]:
     return found
 
 
+_LAST_SEQUENCE = 0xFFFF
+
+
 class RequestIds:
     """Makes request ids: 32 hex digits that sort by creation within a process, then by wall time.
 
@@ -145,9 +148,11 @@ class RequestIds:
         now_ms = int(wall_s * 1000)
         if now_ms > self._last_ms:
             self._last_ms, self._sequence = now_ms, 0
-        else:
+        elif self._sequence < _LAST_SEQUENCE:
             self._sequence += 1
-        return f"{self._last_ms:012x}{self._sequence & 0xFFFF:04x}{self._entropy(8).hex()}"
+        else:  # many requests since the clock stepped back: time goes on by itself
+            self._last_ms, self._sequence = self._last_ms + 1, 0
+        return f"{self._last_ms:012x}{self._sequence:04x}{self._entropy(8).hex()}"
 
 
 class AuditVerdict(StrEnum):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router import recorder as recorder_module
+from router import errands
 from router.outcome import Feedback, Outcome, RetainedText
 from router.recorder import Recorder, RecorderCounters
 from router.store import FeedbackStatus, StoreError, Unstorable
@@ -171,7 +171,7 @@ async def test_what_queues_up_during_a_write_goes_together(recorder: Recorder, s
 async def test_the_stores_upkeep_is_done_beside_the_writes(recorder: Recorder, store: ScriptedStore) -> None:
     for first in range(1, 601, 50):
         assert all(await asyncio.gather(*await start(recorder, *range(first, first + 50))))
-        await until(lambda: recorder._upkeep is None or recorder._upkeep.done())
+        await until(lambda: (upkeep := recorder._errands._upkeep) is None or upkeep.done())
     assert store.upkeeps == 2
     assert recorder.healthy  # that it failed is the store's affair
 
@@ -382,7 +382,7 @@ async def test_an_errands_problem_is_its_callers(recorder: Recorder) -> None:
 
 
 async def test_errands_are_bounded(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "ERRANDS", 3)
+    monkeypatch.setattr(errands, "ERRANDS", 3)
     gate = threading.Event()
     running = [asyncio.create_task(recorder.run(lambda _: gate.wait(30))) for _ in range(3)]
     await asyncio.sleep(0)
