@@ -110,6 +110,8 @@ class Backlog:
 
     async def close(self, timeout_s: float) -> None:
         """Stop draining and let go of the files; what waits is for the next process. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         if self._drainer is not None:
             self._drainer.cancel()

@@ -147,7 +147,7 @@ class Journal:
     def drop(self, count: int) -> None:
         """Forget the first `count` outcomes of what `peek` gave last: the store has them, or never will."""
         with self._lock:
-            if self._closed:
+            if self._closed or not count:
                 return
             segment = self._sealed[0]
             assert segment.pending is not None

@@ -57,6 +57,7 @@ class ScriptedStore:
         self.groups: list[list[str]] = []
         self.written: list[str] = []
         self.upkeeps = 0
+        self.down = ""
         self.poison: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
@@ -67,9 +68,14 @@ class ScriptedStore:
         assert self.gate.wait(30)
         if self.script and (problem := self.script.pop(0)) is not None:
             raise problem
+        self.ping()
         if self.poison & set(ids):
             raise Unstorable("value")
         self.written += ids
+
+    def ping(self) -> None:
+        if self.down:
+            raise StoreError(self.down)
 
     def upkeep(self) -> None:
         self.upkeeps += 1
