@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from fallback.clock import Clock
+from router.counters import BacklogCounters
 from router.daemon import Worker
 from router.journal import Journal
 from router.outcome import Outcome
@@ -29,22 +30,6 @@ class Ways:
     write: Callable[[Sequence[Outcome]], Awaitable[None]]
     ping: Callable[[], Awaitable[None]]
     found: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class BacklogCounters:
-    """`journalled` outcomes were taken; `drained` reached the store, those of a process before this one too.
-
-    `lost` were taken and are not in the store: whole frames that no version or store would have. `damaged`
-    stretches of the files could not be read. `depth` outcomes wait.
-    """
-
-    journalled: int = 0
-    drained: int = 0
-    lost: int = 0
-    damaged: int = 0
-    depth: int = 0
-    size_bytes: int = 0
 
 
 class Backlog:

@@ -15,13 +15,15 @@ from fallback.resilience import Resilience
 from fallback.types import Tier
 from router.completion import Completer
 from router.config import Config, ConfigError
-from router.config_sections import EndpointConfig
+from router.config_sections import EndpointConfig, StoreConfig
 from router.experience import Experience
 from router.generation import Generation
+from router.journal import Journal
 from router.outcome import RequestIds
 from router.policy import Policy
 from router.recorder import Recorder
 from router.scoring import RouterModel
+from router.store import Store
 
 
 def ladder_of(config: Config) -> tuple[Tier, ...]:
@@ -50,6 +52,22 @@ def make_endpoints(
             price_multiplier=settings.price_multiplier,
         )
     return made
+
+
+def make_recorder(config: StoreConfig, store: Store, clock: Clock) -> Recorder:
+    """The recorder with its journal. Raises StoreError where the journal's folder cannot be used."""
+    folder = config.journal_folder
+    journal = None
+    if folder is not None:
+        journal = Journal(folder, max_bytes=config.journal_max_bytes, sync=config.journal_sync)
+    return Recorder(
+        store,
+        clock,
+        max_wait_s=config.max_wait_s,
+        linger_s=config.linger_s,
+        journal=journal,
+        patience_s=config.patience_s,
+    )
 
 
 def missing_keys(config: Config) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -45,6 +46,16 @@ def _host_and_port(value: str) -> str:
 
 def _host_and_port_or_off(value: str) -> str:
     return value and _host_and_port(value)
+
+
+_SQLITE = "sqlite:///"
+_SMALLEST_JOURNAL = 1 << 20
+
+
+def _store_url(value: str) -> str:
+    if not value.startswith(_SQLITE) or not value.removeprefix(_SQLITE):
+        raise ValueError("must be sqlite:///folder/file.db")
+    return value
 
 
 class Section(BaseModel):
@@ -156,13 +167,37 @@ class WorkloadConfig(Section):
 class StoreConfig(Section):
     """Where outcomes go. `max_wait_s` bounds how long a reply waits for its outcome to be durable.
 
-    `linger_s`: under load, how long a commit waits for company.
+    `linger_s`: under load, how long a commit waits for company. `patience_s`: how long a commit may take before its
+    outcomes go to the `journal`, a folder, instead; they reach the store when it is back.
     """
 
-    url: str = "sqlite:///var/outcomes.db"
+    url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///var/outcomes.db"
     max_wait_s: Seconds = 2.0
     linger_s: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    patience_s: Seconds = 0.25
+    journal: str = ""
+    journal_max_bytes: Annotated[int, Field(strict=True, ge=0, le=1 << 40)] = 256 << 20
+    journal_sync: Flag = False
     feedback_window_s: Annotated[Number, Field(gt=0)] = 30 * 86_400.0
+
+    @model_validator(mode="after")
+    def _can_wait(self) -> Self:
+        if self.journal_max_bytes and self.patience_s >= self.max_wait_s:
+            raise ValueError("patience_s must be less than max_wait_s: a reply waits for the journal after the store")
+        if 0 < self.journal_max_bytes < _SMALLEST_JOURNAL:
+            raise ValueError("journal_max_bytes must be 0 (no journal) or at least 1 MiB (1,048,576)")
+        return self
+
+    @property
+    def journal_folder(self) -> Path | None:
+        """The journal's folder: beside a SQLite file where none is named; None without a journal."""
+        if not self.journal_max_bytes:
+            return None
+        if self.journal:
+            return Path(self.journal)
+        if self.url.startswith(_SQLITE):
+            return Path(self.url.removeprefix(_SQLITE).partition("?")[0]).with_suffix(".journal")
+        return Path("var/journal")
 
 
 class ModelConfig(Section):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from fallback.clock import Clock
-from router.backlog import BACKOFF_FIRST_S, BACKOFF_LONGEST_S, GROUP, Backlog, BacklogCounters, Ways
+from router.backlog import BACKOFF_FIRST_S, BACKOFF_LONGEST_S, GROUP, Backlog, Ways
+from router.counters import BacklogCounters, RecorderCounters
 from router.daemon import DaemonThread, Worker
 from router.errands import Errands
 from router.journal import Journal
@@ -28,22 +28,6 @@ from router.store import Store, StoreError, Unstorable
 from router.waiting import Entry, Waiting
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderCounters:
-    """What became of the outcomes given to `record`.
-
-    Every one of them is in exactly one of `recorded` (on disk, in the store or the journal, before its waiter was
-    told, or its waiter was cancelled), `late` (on disk after its waiter was told no), `dropped` (not on disk) and
-    `queue_depth` (still to be written). `failed_batches`: groups that the store did not take.
-    """
-
-    recorded: int
-    late: int
-    dropped: int
-    failed_batches: int
-    queue_depth: int
 
 
 class Recorder:
@@ -113,6 +97,11 @@ class Recorder:
     def backlog(self) -> BacklogCounters:
         """The counts of what went by the journal; zeros without one."""
         return self._backlog.counters if self._backlog is not None else BacklogCounters()
+
+    @property
+    def behind(self) -> bool:
+        """Outcomes wait that the store may not have yet."""
+        return bool(self._queue) or self.backlog.depth > 0
 
     @property
     def _nobody_waits(self) -> bool:

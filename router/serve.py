@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import grpc
@@ -19,8 +18,9 @@ from fallback.breaker import State
 from fallback.clock import SystemClock
 from fallback.guards import Guards
 from fallback.providers import Endpoint
+from router import counters
 from router.admission import Admission
-from router.build import make_endpoints, make_generation
+from router.build import make_endpoints, make_generation, make_recorder
 from router.config import Config, ConfigError, load_config
 from router.config_sections import EndpointConfig, TelemetryConfig
 from router.experience import Experience
@@ -29,7 +29,6 @@ from router.health import Health
 from router.logs import loop_exception
 from router.model_source import ModelSource
 from router.outcome import RequestIds
-from router.recorder import Recorder
 from router.replays import Replays
 from router.servicer import FeedbackServicer, RouterServicer
 from router.store import Store, StoreError
@@ -41,6 +40,7 @@ _log = logging.getLogger(__name__)
 _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
 _RETENTION_EVERY_S = 3_600.0
+_RECOVER_EVERY_S = 60.0
 _SEED_WINDOW_S = 7 * 86_400.0
 # `gen_ai.provider.name` by platform, in the words of the GenAI conventions.
 _PROVIDER_NAMES = {
@@ -62,9 +62,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)
-        self.recorder = Recorder(
-            self.store, self._clock, max_wait_s=config.store.max_wait_s, linger_s=config.store.linger_s
-        )
+        self.recorder = make_recorder(config.store, self.store, self._clock)
         self.telemetry = Telemetry.start(_telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)
@@ -91,7 +89,7 @@ class Service:
         listen = self.generation.config.server.listen
         self.port = self._server.add_insecure_port(listen)
         await self._server.start()
-        for watch in (self.models.watch(), self.health.watch(), self._enforce_retention()):
+        for watch in (self.models.watch(), self.health.watch(), self._recover(), self._enforce_retention()):
             self._tasks.add(asyncio.create_task(watch))
         _log.info("serving on %s:%d", listen.rpartition(":")[0], self.port)
 
@@ -198,9 +196,14 @@ class Service:
         telemetry.watch_breakers(lambda: {key: state.value for key, state in self.guards.states().items()})
         telemetry.watch_model(lambda: self.models.version)
         telemetry.watch_health(self.health.states)
-        telemetry.watch_recorder(lambda: asdict(self.recorder.counters))
+        recorder = self.recorder
+        telemetry.watch_recorder(lambda: counters.results(recorder.counters, recorder.backlog))
         telemetry.watch_queues(
-            lambda: {"requests": self.admission.in_flight, "outcomes": self.recorder.counters.queue_depth}
+            lambda: {
+                "requests": self.admission.in_flight,
+                "outcomes": recorder.counters.queue_depth,
+                "journal": recorder.backlog.depth,
+            }
         )
 
     def _some_tier_usable(self) -> bool:
@@ -230,6 +233,15 @@ class Service:
             self.experience.seed(await self.recorder.run(lambda store: store.stats(since_s=since_s)))
         except StoreError as error:
             _log.warning("no past experience from the store: %s", error)
+
+    async def _recover(self) -> None:
+        """Drain the journal that an earlier process left, at start and again for those that end later."""
+        while True:
+            try:
+                await self.recorder.recover()
+            except StoreError as error:
+                _log.warning("the journal cannot be looked at now: %s", error)
+            await self._clock.sleep(_RECOVER_EVERY_S)
 
     async def _enforce_retention(self) -> None:
         """Delete retained text past its workload's age limit, every hour."""

@@ -172,19 +172,28 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
             )
             window_s = generation.config.store.feedback_window_s
             try:
-                status, workload = await self._recorder.run(
-                    lambda store: (store.report(feedback, window_s=window_s), store.workload_of(feedback.request_id))
-                )
-            except StoreError:
-                raise Refusal(
-                    grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", "the store cannot take feedback now", 1.0
-                ) from None
+                async with asyncio.timeout(generation.config.store.max_wait_s):
+                    status, workload = await self._recorder.run(
+                        lambda store: (
+                            store.report(feedback, window_s=window_s),
+                            store.workload_of(feedback.request_id),
+                        )
+                    )
+            except (StoreError, TimeoutError):
+                raise _later("the store cannot take feedback now") from None
+            if status is FeedbackStatus.UNKNOWN and self._recorder.behind:
+                raise _later("the outcome may not have reached the store yet")
             already = _recorded(status)
             if not already:
                 self._telemetry.feedback(workload, good=feedback.good)
             return feedback_pb2.ReportOutcomeResponse(already_reported=already)
 
         return await rpc.answer(work)
+
+
+def _later(why: str) -> Refusal:
+    """What a report needs is not there now. A report is not journalled: its answer is what the store says of it."""
+    return Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", why, 1.0)
 
 
 def _recorded(status: FeedbackStatus) -> bool:

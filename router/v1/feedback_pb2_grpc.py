@@ -51,6 +51,7 @@ class FeedbackServiceServicer:
         one replaces the first.
         NOT_FOUND            no such request id
         FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
+        UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

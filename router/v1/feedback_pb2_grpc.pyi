@@ -38,6 +38,7 @@ class FeedbackServiceStub:
     one replaces the first.
       NOT_FOUND            no such request id
       FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
+      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
     """
 
 @_typing.type_check_only
@@ -50,6 +51,7 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     one replaces the first.
       NOT_FOUND            no such request id
       FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
+      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
     """
 
 class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,6 +67,7 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         one replaces the first.
           NOT_FOUND            no such request id
           FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
+          UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
         """
 
 def add_FeedbackServiceServicer_to_server(servicer: FeedbackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -526,7 +526,9 @@ class CompleteResponse(_message.Message):
     top_tier_cost_usd: _builtins.float
     """What the same request would have cost on the highest tier alone (estimate unless it answered)."""
     recorded: _builtins.bool
-    """Whether the outcome reached the store before this reply. False: counted as unrecorded."""
+    """Whether the outcome was on disk before this reply, in the store or in the journal that drains into it.
+    False: counted as unrecorded.
+    """
     replayed: _builtins.bool
     """Whether this is the first reply again, by idempotency key."""
     @_builtins.property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fallback.checks.form import LabelsCheck
 from fallback.checks.stop_reason import StopReasonCheck
 from router.config import Config, ConfigError, load_config
+from router.config_sections import StoreConfig
 from router.parts import ALWAYS
 
 PRICE_LINES = "output=1\ncache_write_5m=1\ncache_write_1h=1\ncache_read=1\nbatch_input=1\nbatch_output=1\n"
@@ -190,6 +192,12 @@ WRONG: list[tuple[str, str]] = [
     ("[workloads.w]\nchecks = [{ check = 'verifier', entry_point = 'os:getcwd', timeout_s = 0 }]", "timeout_s"),
     # the rest
     ("[store]\nmax_wait_s = 0", "store.max_wait_s"),
+    ("[store]\nmax_wait_s = 0.25", "store: patience_s must be less than max_wait_s"),
+    ("[store]\nurl = 'mysql://host/db'", "store.url: must be sqlite:///"),
+    ("[store]\nurl = 'sqlite:///'", "store.url: must be sqlite:///"),
+    ("[store]\njournal_max_bytes = 1000", "store: journal_max_bytes must be 0 (no journal) or at least 1 MiB"),
+    ("[store]\njournal_max_bytes = -1", "store.journal_max_bytes"),
+    ("[store]\njournal_sync = 1", "store.journal_sync"),
     ("[store]\nfeedback_window_s = inf", "store.feedback_window_s"),
     ("[model]\npoll_s = -2", "model.poll_s"),
     ("[model]\ntext_cap_chars = 0", "model.text_cap_chars"),
@@ -276,3 +284,17 @@ def test_a_price_book_that_is_wrong_or_lacks_a_tier(tmp_path: Path, book: bytes,
 def test_a_configuration_cannot_be_changed_after_it_was_checked() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_config(None).server.grace_s = -1
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        ({}, "var/outcomes.journal"),
+        ({"url": "sqlite:////data/all.sqlite?timeout=3"}, "/data/all.journal"),
+        ({"journal": "/fast/disk"}, "/fast/disk"),
+        ({"journal": "/fast/disk", "journal_max_bytes": 0}, None),
+    ],
+)
+def test_the_journal_is_beside_a_sqlite_file_or_where_it_is_said(settings: Any, folder: str | None) -> None:
+    found = StoreConfig.model_validate(settings).journal_folder
+    assert (found and str(found)) == folder

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from router import errands
+from router.counters import RecorderCounters
 from router.outcome import Feedback, Outcome, RetainedText
-from router.recorder import Recorder, RecorderCounters
+from router.recorder import Recorder
 from router.store import FeedbackStatus, StoreError, Unstorable
 from router.store.sql import SqlStore
 from tests.support import outcomes as make

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from router import frames, segments
-from router.backlog import BacklogCounters
+from router.counters import BacklogCounters
 from router.journal import Journal, Waiting, survey
 from router.recorder import Recorder
 from router.store import StoreError, Unstorable
+from router.store.sql import SqlStore
 from tests.support import outcomes as make
 from tests.unit.test_recorder import FakeClock, ScriptedStore, counts, hang, ids, start, until
 
@@ -280,3 +284,35 @@ async def test_draining_goes_on_whatever_the_store_raises(
     store.down = ""
     await drained(recorder, clock)
     assert store.written == (ids(2, 3) if isinstance(problem, Unstorable) else ids(1, 2, 3))
+
+
+def test_no_kill_while_journalling_or_draining_loses_or_doubles_an_outcome(tmp_path: Path, folder: Path) -> None:
+    rng = random.Random(5)
+    url = f"sqlite:///{tmp_path}/outcomes.db"
+    command = [sys.executable, "-m", "tests.support.drain_until_killed", url, str(folder)]
+    acknowledged: set[int] = set()
+    for round_ in range(2):
+        with subprocess.Popen([*command, str(1 + round_ * 1_000_000)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(rng.randrange(300, 600)):
+                acknowledged.add(int(process.stdout.readline()))
+            process.kill()
+            acknowledged.update(int(line) for line in process.stdout if line.endswith("\n"))
+    line, kills = "", 0
+    while line != "done\n":
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(1 if kills == 0 else rng.randrange(2, 6)):
+                line = process.stdout.readline()
+            kills += line != "done\n"
+            if kills > 2:
+                line = process.stdout.readlines()[-1]
+            process.kill()
+    assert kills > 0
+    store = SqlStore(url)
+    stored = [int(recorded.outcome.request_id, 16) for recorded in store.read()]
+    store.close()
+    assert stored == sorted(set(stored))
+    assert acknowledged <= set(stored)
+    assert len(acknowledged) > 600
+    assert (store.corrupt_rows, survey(folder)) == (0, Waiting(0, 0, 0))
