@@ -9,7 +9,7 @@ probability `confidence` (1 − δ).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -63,10 +63,48 @@ class TierCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One workload: a confidence, and by tier what it holds for. The highest tier has none: nothing is above it."""
+    """One workload: a confidence, and by tier what it holds for. The highest tier has none: nothing is above it.
+
+    `mistake_cost_usd` is what α was made from, 0 where it was given.
+    """
 
     confidence: float
+    mistake_cost_usd: float = 0.0
     tiers: Mapping[str, TierCertificate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a workload's configuration asks for; nothing where it gives neither α nor the cost of a mistake.
+
+    With `mistake_cost_usd` in place of `false_accept_max`, α is the false-accept rate at which asking the next tier
+    costs as much as the mistakes among the replies that it would replace: its expected cost / `mistake_cost_usd`,
+    taking its reply to be good, which makes α the smaller.
+    """
+
+    false_accept_max: float | None = None
+    confidence: float = 0.95
+    mistake_cost_usd: float | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether anything is promised."""
+        return self.false_accept_max is not None or self.mistake_cost_usd is not None
+
+    def alpha(self, next_tier_cost_usd: float) -> float:
+        """The share of bad replies allowed, 1 where any is cheaper than asking on."""
+        if self.false_accept_max is not None:
+            return self.false_accept_max
+        assert self.mistake_cost_usd is not None
+        return min(1.0, next_tier_cost_usd / self.mistake_cost_usd)
+
+    def kept_by(self, certificate: Certificate) -> bool:
+        """Whether the certificate is of this promise or of a stricter one."""
+        if certificate.confidence < self.confidence:
+            return False
+        if self.false_accept_max is None:
+            return certificate.mistake_cost_usd >= (self.mistake_cost_usd or 0.0)
+        return all(tier.false_accept_max <= self.false_accept_max for tier in certificate.tiers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +126,27 @@ class Standing:
 UNBOUND = Standing()
 
 
-def standing(certificate: Certificate | None, suspended: Mapping[str, str], tiers: Collection[str]) -> Standing:
-    """From the certificate, and from the tiers suspended since with the reason of each."""
+def standing(
+    promise: Promise, certificate: Certificate | None, suspended: Mapping[str, str], tiers: Sequence[str]
+) -> Standing:
+    """What was promised and certified, and the tiers suspended since with the reason of each. `tiers` may answer."""
     accept: dict[str, float] = {}
     direct: dict[str, float] = {}
     words: dict[str, str] = {}
-    for tier in tiers:
+    for tier in tiers[:-1]:  # above the last is nothing to ask instead
         if tier in suspended:
             accept[tier] = direct[tier] = NEVER
             words[tier] = f"{tier} suspended: {suspended[tier]}"
-        elif certificate is not None and tier in certificate.tiers:
+        elif promise.made and certificate is not None and not promise.kept_by(certificate):
+            words[tier] = f"{tier} not certified for what is configured now"
+        elif promise.made and certificate is not None and tier in certificate.tiers:
             own = certificate.tiers[tier]
             accept[tier] = own.accept.at_least
             if own.direct.state is not State.NOT_CERTIFIED:
                 direct[tier] = own.direct.at_least
             words[tier] = in_words(tier, own.accept, own.false_accept_max, certificate.confidence)
+        elif promise.made:
+            words[tier] = f"{tier} not certified: no judged replies yet"
     return Standing(accept, direct, words)
 
 
@@ -140,12 +184,13 @@ def from_json(document: object) -> dict[str, Certificate]:
 
 
 def _certificate(document: object, at: str) -> Certificate:
-    table = _fields(document, ("confidence", "tiers"), at)
+    table = _fields(document, ("confidence", "mistake_cost_usd", "tiers"), at)
     tiers = _table(table["tiers"], f"{at}.tiers")
     if len(tiers) > 64:
         raise ValueError(f"{at}.tiers: more than 64")
     return Certificate(
         _number(table["confidence"], f"{at}.confidence", high=1.0),
+        _number(table["mistake_cost_usd"], f"{at}.mistake_cost_usd"),
         {tier: _tier(each, f"{at}.{tier}") for tier, each in tiers.items()},
     )
 

@@ -17,6 +17,7 @@ from fallback.errors import Failure
 from fallback.job import Job, Rejected, Resolution, Rules, Steering
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
+from router.certificate import UNBOUND, Standing, standing
 from router.config_sections import WorkloadConfig
 from router.deliberation import Deliberation
 from router.expectations import Expectations
@@ -110,6 +111,7 @@ class Completer:
         """What would be done with a request, and why. Calls and spends nothing."""
         features = request_features(ask.request, text_cap_chars=self.text_cap_chars)
         allowed = self._affordable(ask)
+        model = self.model()
         question = Question(
             workload=ask.request.workload,
             allowed=allowed,
@@ -123,10 +125,17 @@ class Completer:
             quality_target=ask.policy.quality_target,
             mistake_cost_usd=ask.policy.mistake_cost_usd,
             insists=ask.policy.hopeless == "escalate",
+            standing=self.standing(ask, allowed, model),
         )
-        model = self.model()
         decision, deliberation = self.policy.decide(question, model)
         return Decided(decision, question, model, deliberation)
+
+    def standing(self, ask: Ask, tiers: tuple[str, ...], model: RouterModel | None) -> Standing:
+        """What the word of each of the tiers counts for in the workload now."""
+        if model is None:
+            return UNBOUND
+        workload = ask.request.workload
+        return standing(ask.policy.promise, model.certificates.get(workload), {}, tiers)
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:
         """The tiers inside both the workload's and the caller's bounds, cheapest first."""

@@ -24,6 +24,7 @@ from fallback.checks.stop_reason import Policy
 from fallback.guards import GuardSettings
 from fallback.providers.anthropic_api import Platform
 from fallback.recovery import RecoverySettings
+from router.certificate import Promise
 from router.parts import ALWAYS, CHECKS, StopReasonCheck
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -130,7 +131,9 @@ class WorkloadConfig(Section):
     `direct_threshold` is the P(good) from which a tier is asked without paid checks. `quality_target` is
     the share of the best tier's quality to keep: the model brings what a mistake must be taken to cost
     for it, unless `mistake_cost_usd` says what a bad reply really costs this workload. `hopeless` is what a
-    rejected reply leads to where no higher tier is likely enough to do better for its price.
+    rejected reply leads to where no higher tier is likely enough to do better for its price. `false_accept_max`
+    is the share of bad replies among the accepted that the workload allows, kept with probability
+    `false_accept_confidence` where there is evidence (`router.certificate`).
     """
 
     start_tier: str = ""
@@ -142,6 +145,8 @@ class WorkloadConfig(Section):
     direct_threshold: Share = 0.9
     quality_target: Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)] = 0.99
     mistake_cost_usd: Usd | None = None
+    false_accept_max: Annotated[Number, Field(ge=0.001, le=0.5)] | None = None
+    false_accept_confidence: Annotated[Number, Field(ge=0.5, le=0.999)] = 0.95
     truncated: Policy = "escalate"
     refused: Policy = "hand_back"
     unjudged: Literal["accept", "escalate", "hand_back"] = "accept"
@@ -150,6 +155,11 @@ class WorkloadConfig(Section):
     failover_down: Flag = False
     retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0
     checks: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def promise(self) -> Promise:
+        """What is promised of accepted replies."""
+        return Promise(self.false_accept_max, self.false_accept_confidence, self.mistake_cost_usd)
 
     @field_validator("checks")
     @classmethod

@@ -3,7 +3,8 @@
 Before the first call, after each reply and after each rejection the same question is asked of
 `fallback.cascade.next_step`: keep a reply in hand, or ask a higher tier? A tier below one that has answered is
 never asked. Time counts too: a second costs what the workload says, and a tier that may not answer in the
-time left is worth as much less.
+time left is worth as much less. While a higher tier may be asked, a reply is accepted only at or above what is
+certified for its tier, and a tier of which no reply may be accepted is not asked at all.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fallback.answers import Answer, agreement, find_answer
 from fallback.cascade import Ask, Keep, Option, Step, after_a_bad_reply, chain_worth, next_step
 from fallback.checks.scorer import Assessment
 from fallback.plans import Delay
+from router.certificate import UNBOUND, Standing
 from router.features import Features
 from router.scoring import RouterModel, Seen
 
@@ -23,6 +25,7 @@ from router.scoring import RouterModel, Seen
 _CAUGHT = 0.5
 NOT_WORTH_IT = "not_worth_going_on"
 NO_TIME = "no_time_to_go_on"
+NOT_CERTIFIED = "not_certified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Stakes:
     """What counts for a request, in US dollars; `delay` by tier, empty where time does not matter.
 
     `rejected_cost_usd` is what a mistake is taken to cost before a rejected reply is handed back although a
-    higher tier could be asked. `insists`: it never is.
+    higher tier could be asked. `insists`: it never is. `standing` is what each tier's word counts for.
     """
 
     cost_usd: Mapping[str, float]
@@ -39,6 +42,7 @@ class Stakes:
     second_cost_usd: float = 0.0
     insists: bool = False
     delay: Mapping[str, Delay] = field(default_factory=dict)
+    standing: Standing = UNBOUND
 
     def price_usd(self, tier: str) -> float:
         """What asking the tier costs, its time included."""
@@ -64,12 +68,17 @@ class Deliberation:
         self._stakes = stakes
         self._seen: list[Seen] = []
         self._answers: dict[str, Answer] = {}
+        self._exempt = ""
         self._rejected: dict[str, float] = {}  # P(good) by tier, of replies that a check rejected
         self.probabilities = model.probabilities(features, workload)
 
     def first(self, time_left_s: float = math.inf) -> Step:
         """Which tier to ask first."""
-        return self._step({}, self.probabilities, self._allowed, time_left_s)
+        return self._step({}, self.probabilities, self._worth_asking(self._allowed), time_left_s)
+
+    def explore(self, tier: str) -> None:
+        """Accept this tier's reply as if nothing were certified: else nobody would learn that it is better."""
+        self._exempt = tier
 
     def replied(
         self, tier: str, reply_features: Features, reply_text: str, *, time_left_s: float = math.inf
@@ -80,8 +89,10 @@ class Deliberation:
         self._rejected.pop(tier, None)
         self._see(tier, reply_features, reply_text)
         believed = self._believed()
-        step = self._step(self._in_hand(believed), believed, self._above(tier), time_left_s)
-        return Assessment(believed[tier], self._said(step))
+        above = self._worth_asking(self._above(tier))
+        in_hand = self._in_hand(believed, above)
+        step = self._step(in_hand, believed, above, time_left_s)
+        return Assessment(believed[tier], self._said(step, believed), barred=tier not in in_hand)
 
     def rejected(
         self,
@@ -102,8 +113,8 @@ class Deliberation:
             self._see(tier, reply_features, reply_text)
         self._rejected[tier] = p_good
         believed = self._believed()
-        options = [each for each in above if each in self._allowed]
-        in_hand = self._in_hand(believed)
+        options = self._worth_asking([each for each in above if each in self._allowed])
+        in_hand = self._in_hand(believed, options)
         if options and self._stakes.insists:
             in_hand = {each: p for each, p in in_hand.items() if each not in self._rejected}
         if not in_hand and not options:  # the model knows neither this tier nor those above
@@ -113,9 +124,9 @@ class Deliberation:
         if self._gives_up(step):
             step = self._step(in_hand, believed, options, time_left_s, at_usd)
         if not options or not self._gives_up(step):
-            return self._said(step)
+            return self._said(step, believed)
         unhurried = self._step(in_hand, believed, options, math.inf, at_usd)
-        return self._said(step, NOT_WORTH_IT if self._gives_up(unhurried) else NO_TIME)
+        return self._said(step, believed, NOT_WORTH_IT if self._gives_up(unhurried) else NO_TIME)
 
     def _see(self, tier: str, reply_features: Features, reply_text: str) -> None:
         answer = find_answer(reply_text)
@@ -136,8 +147,20 @@ class Deliberation:
                 believed[tier] = p_good
         return believed
 
-    def _in_hand(self, believed: Mapping[str, float]) -> dict[str, float]:
-        return {seen.source: believed[seen.source] for seen in self._seen}
+    def _in_hand(self, believed: Mapping[str, float], options: Sequence[str]) -> dict[str, float]:
+        """P(good) by tier of the replies that may be handed back, where `options` may be asked instead."""
+        seen = {each.source: believed[each.source] for each in self._seen}
+        return {
+            tier: p for tier, p in seen.items() if not options or tier in self._rejected or self._certified(tier, p)
+        }
+
+    def _certified(self, tier: str, p_good: float) -> bool:
+        """Whether nothing that is certified speaks against accepting the tier's reply."""
+        free = tier in (self._exempt, self._allowed[-1])
+        return free or p_good >= self._stakes.standing.accept.get(tier, 0.0)
+
+    def _worth_asking(self, tiers: Sequence[str]) -> tuple[str, ...]:
+        return tuple(tier for tier in tiers if tier == self._allowed[-1] or not self._stakes.standing.barred(tier))
 
     def _above(self, tier: str) -> Sequence[str]:
         return self._allowed[self._allowed.index(tier) + 1 :]
@@ -145,9 +168,13 @@ class Deliberation:
     def _gives_up(self, step: Step) -> bool:
         return isinstance(step, Keep) and step.tier in self._rejected
 
-    def _said(self, step: Step, why: str = "") -> Step:
+    def _said(self, step: Step, believed: Mapping[str, float], why: str = "") -> Step:
         """The step, with whether the reply kept is good enough; it is where only a learned check asked for more."""
-        return replace(step, accepted=step.tier not in self._rejected, why=why) if isinstance(step, Keep) else step
+        if not isinstance(step, Keep):
+            return step
+        passed = step.tier not in self._rejected
+        certified = step.tier not in believed or self._certified(step.tier, believed[step.tier])
+        return replace(step, accepted=passed and certified, why=why if certified or not passed else NOT_CERTIFIED)
 
     def _step(
         self,

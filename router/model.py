@@ -2,7 +2,7 @@
 
 A version is a directory with
 - `manifest.json`: version, features versions, tiers, sources, workloads, sizes and sha256 of the other files,
-  metrics, and the versions of what made it;
+  metrics, certificates (`router.certificate`), and the versions of what made it;
 - `weights.npz`: the arrays that serve (`router.scoring`);
 - `model.skops`: the fitted scikit-learn estimators, for the data team; serving never opens it.
 
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.certificate import Certificate, from_json
 from router.features import BUCKETS, DENSE_NAMES, FEATURES_VERSION
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from router.scoring import Heads, RouterModel, Seen, Stack, State, tier_of
@@ -166,6 +167,7 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
         worth=worth,
         quality_costs_usd=_figures(manifest, "quality_costs_usd"),
         metrics=_figures(manifest, "metrics"),
+        certificates=_certificates(manifest, tiers),
     )
     if (model.scale <= 0).any():
         raise ModelError(f"{WEIGHTS}: a scale is not positive")
@@ -223,6 +225,19 @@ def _names(manifest: Mapping[str, Any], field: str, pattern: re.Pattern[str] | N
         if not isinstance(name, str) or (pattern is not None and not pattern.fullmatch(name)):
             raise ModelError(f"{MANIFEST}: {field} holds something that is no name")
     return tuple(names)
+
+
+def _certificates(manifest: Mapping[str, Any], tiers: tuple[str, ...]) -> dict[str, Certificate]:
+    try:
+        certificates = from_json(manifest.get("certificates", {}))
+    except ValueError as error:
+        raise ModelError(f"{MANIFEST}: {error}") from None
+    for workload, certificate in certificates.items():
+        if unknown := sorted(set(certificate.tiers) - set(tiers)):
+            raise ModelError(
+                f"{MANIFEST}: certificates: {workload} names {unknown[0]!r}, which is no tier of the model"
+            )
+    return certificates
 
 
 def _figures(manifest: Mapping[str, Any], field: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from fallback.cascade import Ask
 from fallback.plans import Delay
+from router.certificate import NEVER, UNBOUND, Standing
 from router.deliberation import Deliberation, Stakes
 from router.experience import Experience
 from router.features import Features
@@ -32,6 +33,7 @@ class Question:
     cheapest; `quality_target` the share of the best tier's quality to keep, for which the model brings
     the cost of a mistake unless `mistake_cost_usd` gives it. `insists`: a rejected reply is not handed back
     while a tier above may be asked. `delay` is each tier's expected time, checks included; empty where unknown.
+    `standing` says what each tier's word counts for.
     """
 
     workload: str
@@ -47,6 +49,11 @@ class Question:
     insists: bool = False
     delay: Mapping[str, Delay] = field(default_factory=dict)
     time_left_s: float = math.inf
+    standing: Standing = UNBOUND
+
+    def direct_from(self, tier: str) -> float:
+        """The P(good) from which a start is DIRECT: the certified threshold where there is one."""
+        return self.standing.direct.get(tier, self.direct_threshold)
 
 
 class Policy:
@@ -67,8 +74,10 @@ class Policy:
         assert isinstance(step, Ask)  # nothing is in hand yet
         start, drawn, propensities = self._start(question, step.source)
         explored = drawn and start != step.source
+        if explored:
+            deliberation.explore(start)
         probability = deliberation.probabilities[start]
-        direct = not explored and (probability >= question.direct_threshold or start == question.allowed[-1])
+        direct = not explored and (probability >= question.direct_from(start) or start == question.allowed[-1])
         decision = Decision(
             mode=Mode.DIRECT if direct else Mode.CHAIN,
             tiers=question.allowed[question.allowed.index(start) :],
@@ -130,6 +139,7 @@ def stakes_of(question: Question, model: RouterModel | None) -> Stakes:
         second_cost_usd=question.second_cost_usd,
         insists=question.insists,
         delay=question.delay,
+        standing=question.standing,
     )
 
 
@@ -162,11 +172,20 @@ def _default_mistake_usd(question: Question) -> float:
 
 
 def _reason(start: str, probability: float, question: Question, *, explored: bool, direct: bool) -> str:
+    """Why this start; then what is certified of it and of the tiers below, in words."""
+    known = question.allowed[: question.allowed.index(start) + 1]
+    words = [question.standing.words[tier] for tier in known if tier in question.standing.words]
+    return "; ".join((_why(start, probability, question, explored=explored, direct=direct), *words))
+
+
+def _why(start: str, probability: float, question: Question, *, explored: bool, direct: bool) -> str:
     chance = f"P({start} is good) = {probability:.2f}"
+    needed = question.direct_from(start)
     if explored:
         return f"exploring at {start}: {chance}"
-    if direct and start == question.allowed[-1] and probability < question.direct_threshold:
+    if direct and start == question.allowed[-1] and probability < needed:
         return f"the highest allowed tier is the best value: {chance}"
     if direct:
-        return f"{chance} reaches {question.direct_threshold:.2f}"
-    return f"greatest expected value from {start}: {chance}, below {question.direct_threshold:.2f}"
+        return f"{chance} reaches {needed:.2f}"
+    below = "nothing is certified for DIRECT" if needed == NEVER else f"below {needed:.2f}"
+    return f"greatest expected value from {start}: {chance}, {below}"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.certificate import Certificate
 from router.features import Features
 
 Array = NDArray[np.float64]
@@ -126,7 +127,7 @@ class RouterModel:
 
     `worth` holds, by (state, source to try next), weights (mistake costs, k) over `worth_inputs`; the row is
     the one of the nearest of `mistake_costs_usd`. `quality_costs_usd` gives the mistake cost that reached a
-    target quality in training, by target in per cent.
+    target quality in training, by target in per cent; `certificates` by workload what was certified since.
     """
 
     version: str
@@ -142,6 +143,7 @@ class RouterModel:
     worth: Mapping[tuple[State, str], Array] = field(default_factory=dict)
     quality_costs_usd: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
 
     def probabilities(self, features: Features, workload: str = "") -> dict[str, float]:
         """Calibrated P(this tier's reply is good) by tier, before any tier was asked."""

@@ -16,7 +16,7 @@ threshold that passes is taken, since all that passed hold at once.
 binomials would need a variance that is not known, so the examples are brought to equal weight first: each is kept with
 probability weight / greatest weight (von Neumann 1951), and what is kept is an independent sample of the weighted
 population, for which Clopper–Pearson is exact. This is how Park, Dobriban, Lee & Bastani, "PAC Prediction Sets
-Under Covariate Shift" (ICLR 2022), do it. It costs examples where the weights differ much: then there is little evidence.
+Under Covariate Shift" (ICLR 2022), do it. It costs examples where the weights differ much.
 
 **What the promise rests on.** The examples are an independent sample of the replies that will be accepted, and the
 scorer has not seen them. A shift after that voids it: `router.drift` watches for one, and a test shows both.

@@ -13,10 +13,14 @@ from fallback.types import Accept, Reject, Remedy, Unjudged
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """`score` is the calibrated P(this reply is good); `step` what to do next with the request."""
+    """`score` is the calibrated P(this reply is good); `step` what to do next with the request.
+
+    `barred`: the score is below what is certified for the tier, so that the reply may not be kept.
+    """
 
     score: float
     step: Step
+    barred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +50,4 @@ class ScorerCheck:
                 to = tier if accepted else ""
                 return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK, to=to), score=found.score)
             case Ask(source=source):
-                return Judgement(Reject("low_score", to=source), score=found.score)
+                return Judgement(Reject("not_certified" if found.barred else "low_score", to=source), score=found.score)

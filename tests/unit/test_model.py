@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 
 from fallback.types import Message, Reply, Request, StopReason, TextBlock, Usage
+from router.certificate import to_json
 from router.features import request_features
 from router.model import MANIFEST, WEIGHTS, ModelError, Seen, load_model
 from router.reply_features import reply_features
+from tests.support.certificates import certificate, certified, infeasible
 from tests.support.small_models import small_model, write_model
 
 REQUEST = Request("maths", (Message("user", (TextBlock("What is 3 + 4?"),)),), 100, 100)
@@ -195,6 +198,13 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "other workloads": setting("workloads", ["one"]),
     "metrics no table": setting("metrics", []),
     "metrics no numbers": setting("metrics", {"auroc": "high"}),
+    "certificates no table": setting("certificates", []),
+    "certificate of a tier it does not know": setting(
+        "certificates", to_json({"maths": certificate(mythos=infeasible())})
+    ),
+    "certificate with an endless bound": setting(
+        "certificates", {"maths": {"confidence": math.inf, "mistake_cost_usd": 0.0, "tiers": {}}}
+    ),
     "no weights": lambda version: (version / WEIGHTS).unlink(),
     "truncated": truncate,
     "a bit flipped": flip_a_bit,
@@ -228,6 +238,13 @@ def test_a_version_that_is_not_as_it_was_written_is_refused(version: Path, damag
     with pytest.raises(ModelError) as refusal:
         load_model(version)
     assert str(refusal.value).startswith((MANIFEST, WEIGHTS)), refusal.value
+
+
+def test_what_was_certified_is_read_with_the_model(version: Path) -> None:
+    assert load_model(version).certificates == {}  # as written before there were any
+    given = {"maths": certificate(haiku=certified(0.8), sonnet=infeasible())}
+    remanifest(version, lambda manifest: manifest.update(certificates=to_json(given)))
+    assert load_model(version).certificates == given
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
