@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 MAX_WORKLOADS = 1_000
 _MAX_COUNT = 1 << 40
@@ -123,6 +123,7 @@ class Standing:
         return self.accept.get(tier, 0.0) == NEVER
 
 
+NO_PROMISE = Promise()
 UNBOUND = Standing()
 
 
@@ -165,6 +166,29 @@ def in_words(tier: str, threshold: Threshold, false_accept_max: float, confidenc
             )
         case State.NOT_CERTIFIED:
             return f"{tier} not certified: {threshold.n} of {threshold.needed} judged replies needed"
+
+
+def finding(threshold: Threshold) -> str:
+    """The state in words."""
+    match threshold.state:
+        case State.CERTIFIED:
+            return "certified"
+        case State.INFEASIBLE:
+            return "infeasible: start higher"
+        case State.NOT_CERTIFIED:
+            return f"not certified: {threshold.n} of {threshold.needed} needed"
+
+
+def rows_of(
+    certificates: Mapping[str, Certificate],
+) -> list[tuple[str, str, Literal["accept", "DIRECT"], TierCertificate, Threshold]]:
+    """(workload, tier, what for, the tier's certificate, the threshold), one for each line of a table."""
+    found: list[tuple[str, str, Literal["accept", "DIRECT"], TierCertificate, Threshold]] = []
+    for workload, certificate in sorted(certificates.items()):
+        for tier, own in certificate.tiers.items():
+            found.append((workload, tier, "accept", own, own.accept))
+            found.append((workload, tier, "DIRECT", own, own.direct))
+    return found
 
 
 # --- in the manifest -------------------------------------------------------------------------

@@ -168,6 +168,7 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
         quality_costs_usd=_figures(manifest, "quality_costs_usd"),
         metrics=_figures(manifest, "metrics"),
         certificates=_certificates(manifest, tiers),
+        fitted_until=_fitted_until(manifest),
     )
     if (model.scale <= 0).any():
         raise ModelError(f"{WEIGHTS}: a scale is not positive")
@@ -238,6 +239,13 @@ def _certificates(manifest: Mapping[str, Any], tiers: tuple[str, ...]) -> dict[s
                 f"{MANIFEST}: certificates: {workload} names {unknown[0]!r}, which is no tier of the model"
             )
     return certificates
+
+
+def _fitted_until(manifest: Mapping[str, Any]) -> str:
+    last = manifest.get("fitted_until", "")
+    if not isinstance(last, str) or (last and not _NAME.fullmatch(last)):
+        raise ModelError(f"{MANIFEST}: fitted_until is no request id")
+    return last
 
 
 def _figures(manifest: Mapping[str, Any], field: str) -> dict[str, float]:

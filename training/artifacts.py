@@ -18,6 +18,7 @@ import numpy as np
 import sklearn
 import skops.io
 
+from router.certificate import Certificate, to_json
 from router.features import FEATURES_VERSION
 from router.model import FORMAT, MANIFEST, WEIGHTS, ModelError
 from router.reply_features import REPLY_FEATURES_VERSION
@@ -46,6 +47,7 @@ def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
         "tiers": list(model.tiers),
         "sources": list(model.sources),
         "workloads": list(model.workloads),
+        "fitted_until": model.fitted_until,
         "quality_costs_usd": dict(model.quality_costs_usd),
         "metrics": dict(model.metrics),
         "files": {
@@ -53,6 +55,14 @@ def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
             for name, content in files.items()
         },
     }
+    text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    (directory / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def write_certificates(directory: Path, certificates: Mapping[str, Certificate], *, version: str = "") -> None:
+    """Put them in a version's manifest in place of those there; a `version` renames it, its weights as they are."""
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    manifest |= {"certificates": to_json(certificates)} | ({"version": version} if version else {})
     text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 

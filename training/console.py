@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from router.certificate import Certificate, State, finding, rows_of
 from training.registry import Entry
 from training.report import headline
 from training.results import Figure, Night
@@ -109,6 +110,33 @@ def show_night(console: Console, night: Night) -> None:
                 escape(each.name), _range(each.quality), _range(each.cost_usd, money=True), f"{each.support:,}"
             )
         console.print(table)
+    show_certificates(console, night.certificates)
+    if night.recertified:
+        console.print(f"certified anew: {escape(night.recertified)} serves", highlight=False)
+
+
+def show_certificates(console: Console, certificates: Mapping[str, Certificate]) -> None:
+    """A line for every workload, tier and threshold, in words where there is none."""
+    if not certificates:
+        return
+    right = ("allowed", "confidence", "judged", "bad", "bound")
+    table = Table("workload", "tier", "for", "P(good) from", *right, "finding", box=None, pad_edge=False)
+    for column in table.columns[4:9]:
+        column.justify = "right"
+    for workload, tier, use, own, threshold in rows_of(certificates):
+        table.add_row(
+            escape(workload),
+            escape(tier),
+            use,
+            f"{threshold.value:.2f}" if threshold.state is State.CERTIFIED else "–",
+            f"{own.false_accept_max:.2%}",
+            f"{certificates[workload].confidence:.1%}",
+            f"{threshold.n:,}",
+            f"{threshold.bad:,}",
+            f"{threshold.bound:.2%}",
+            finding(threshold),
+        )
+    console.print(table)
 
 
 def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.checks.scorer import ScorerCheck
-from fallback.types import Attempt, Reject, Remedy
+from fallback.types import Attempt, Reject, Remedy, Reply
 from router.features import DENSE_NAMES, FEATURES_VERSION, Features
 from router.outcome import Mode, Outcome
 from router.reply_features import REPLY_NAMES
@@ -198,6 +198,8 @@ def _steps(outcome: Outcome, skipped: Counter[str]) -> Iterator[Step]:
             cost_usd=math.fsum(attempt.cost_usd for attempt in at_tier),
             check_cost_usd=math.fsum(report.cost_usd for attempt in at_tier for report in attempt.checks),
             reply_features=features,
+            endpoint=last.endpoint,
+            model=last.result.model if isinstance(last.result, Reply) else "",
         )
 
 

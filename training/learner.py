@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
+from router.certificate import Certificate
 from router.features import DENSE_NAMES, FEATURES_VERSION, Features
 from router.model import ModelError, load_model
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
-from training.artifacts import save_model
+from training.artifacts import save_model, write_certificates
 from training.dataset import Dataset
 from training.evaluate import logged_terms, terms
+from training.evidence import Cell, certify_policy
 from training.fit import Fitted, TooLittleData, fit_router
 from training.follow import Constant, Means, Plan, Policy
 from training.gate import NEGLIGIBLE
@@ -81,7 +83,8 @@ class OutcomeLearner:
             raise CannotFit(f"too little data for {error}") from None
         progress("fit: choose the mistake cost")
         costs = choose_mistake_costs(fitted, data, self._terms, targets=sorted({*TARGETS, target}))
-        tuned = replace(fitted, model=replace(fitted.model, quality_costs_usd=costs))
+        model = replace(fitted.model, quality_costs_usd=costs, fitted_until=data.rows[-1].request_id)
+        tuned = replace(fitted, model=model)
         save_model(tuned, directory, created_at_s=now_s)
         return Served(load_model(directory), self._terms, Means(data.rows))
 
@@ -91,6 +94,21 @@ class OutcomeLearner:
             return Served(load_model(directory), self._terms, Means(data.rows))
         except ModelError:
             return None
+
+    def certify(
+        self, policy: Policy, data: Dataset, directory: Path, *, version: str, seed: int, since_s: Mapping[Cell, float]
+    ) -> tuple[Policy, Mapping[str, Certificate]]:
+        """Certify on the requests after the last that the model was fitted on, and write that into `directory`.
+
+        Gives the policy as it serves then, and the certificates by workload.
+        """
+        if not isinstance(policy, Served):
+            return policy, {}
+        fresh = [row for row in data.rows if row.request_id > policy.model.fitted_until]
+        plain = policy.uncertified()
+        certificates = certify_policy(plain, fresh, lambda name: self._terms(name).promise, seed=seed, since_s=since_s)
+        write_certificates(directory, certificates, version=version)
+        return plain.certified(certificates, version), certificates
 
     def thresholds(self, policy: Policy) -> Mapping[str, float]:
         """The mistake cost in US dollars by quality target."""

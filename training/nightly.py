@@ -1,4 +1,4 @@
-"""The night: outcomes → dataset → time split → fit → evaluate → gate → publish → report.
+"""The night: outcomes → dataset → time split → fit → certify → evaluate → gate → publish → report.
 
 Safe to run twice (the version's name follows from what it was trained on, so the same outcomes give
 the same version, which is not published again), at once (a lock; the second stops with LockHeld) and to
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from router.store import Store
 from training.dataset import MAX_REQUESTS, Dataset, read_dataset
@@ -23,13 +22,12 @@ from training.evaluate import evaluate
 from training.follow import Policy
 from training.gate import Passed, Refused, Verdict, enough_data, judge
 from training.labels import LADDER
+from training.recertify import Certifier, certify_current
 from training.registry import CurrentChanged, Entry, Registry, RegistryError
 from training.report import write_report
-from training.results import Data, Night
+from training.results import NIGHT_FILE, Data, Night, load_night, save_night
 
-NIGHT_FILE = "night.json"  # beside the model, in its version
 _DAY_S = 86_400.0
-_NIGHT = TypeAdapter(Night)
 
 
 class Progress(Protocol):
@@ -56,8 +54,8 @@ class CannotFit(Exception):
     """These data make no model; the message says why. The night ends refused."""
 
 
-class Learner(Protocol):
-    """Makes models and reads them back. `recipe` names everything but data and seed that shapes a model."""
+class Learner(Certifier, Protocol):
+    """Makes models, reads and certifies them. `recipe` names everything but data and seed that shapes a model."""
 
     @property
     def recipe(self) -> str:
@@ -75,9 +73,6 @@ class Learner(Protocol):
         progress: Callable[[str], None],
     ) -> Policy:
         """Fit, write a complete model into the empty `directory`, and give it as read from there. CannotFit."""
-
-    def load(self, directory: Path, data: Dataset) -> Policy | None:
-        """The model of a directory; None when it cannot be used any more (another features version, say)."""
 
     def thresholds(self, policy: Policy) -> Mapping[str, float]:
         """The model's thresholds by name, to be shown."""
@@ -116,18 +111,17 @@ def run_night(
             if isinstance(verdict, Passed):
                 try:
                     challenger, champion = _fit(registry, learner, held_in, night, staging / "model", tell)
+                    challenger, night = _certify(learner, challenger, held_out, night, staging / "model", tell)
                     night = _evaluate(learner, challenger, champion, held_in, held_out, night, tell)
                     verdict = _judge(registry, night, tell)
                 except CannotFit as reason:
                     verdict = Refused((str(reason),))
             night = _publish(registry, staging / "model", night, verdict, now_s, tell)
+        if night.result != "published":
+            everything = replace(held_in, rows=(*held_in.rows, *held_out.rows))
+            night = _recertify(registry, learner, everything, night, staging / "certified", tell)
         _report(night, registry.root / "last_night.json", report, tell)
         return night
-
-
-def load_night(path: Path) -> Night:
-    """A night as saved; ValueError when the file is none."""
-    return _NIGHT.validate_json(path.read_bytes())
 
 
 def _read(
@@ -196,6 +190,33 @@ def _fit(
     return challenger, champion
 
 
+def _certify(
+    learner: Learner, challenger: Policy, held_out: Dataset, night: Night, directory: Path, tell: Progress
+) -> tuple[Policy, Night]:
+    """On the held-out requests; what is certified binds the policy that is then evaluated."""
+    tell.step("certify")
+    certified, certificates = learner.certify(
+        challenger, held_out, directory, version=night.version, seed=night.seed, since_s={}
+    )
+    return certified, replace(night, certificates=certificates)
+
+
+def _recertify(
+    registry: Registry, learner: Learner, data: Dataset, night: Night, directory: Path, tell: Progress
+) -> Night:
+    """The champion stays: its certificate follows the newest outcomes all the same."""
+    tell.step("certify the champion")
+    try:
+        done = certify_current(
+            registry, learner, data, directory, seed=night.seed, now_s=night.started_at_s, since_s={}
+        )
+    except CurrentChanged as changed:
+        return replace(night, certificates={}, reasons=(*night.reasons, f"not certified: {changed}"))
+    return replace(
+        night, certificates=done.certificates, recertified=done.version if done.result == "published" else ""
+    )
+
+
 def _evaluate(
     learner: Learner,
     challenger: Policy,
@@ -241,7 +262,7 @@ def _publish(
     assert night.evaluation is not None
     challenger = night.evaluation.of("challenger")[0]
     tell.step("publish")
-    (directory / NIGHT_FILE).write_bytes(_NIGHT.dump_json(night, indent=1))
+    save_night(night, directory / NIGHT_FILE)
     entry = Entry(
         version=night.version,
         sequence=0,
@@ -271,7 +292,7 @@ def _nothing_to_do(registry: Registry, night: Night) -> Night:
 def _report(night: Night, saved: Path, report: Path | None, tell: Progress) -> None:
     tell.step("report")
     fresh = saved.with_name(f".{saved.name}.new")
-    fresh.write_bytes(_NIGHT.dump_json(night, indent=1))
+    save_night(night, fresh)
     fresh.replace(saved)
     if report is not None:
         write_report(night, report)

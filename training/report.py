@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from router.certificate import finding, rows_of
 from training import plots
 from training.results import Evaluation, Figure, Night, PolicyResult
 
@@ -25,7 +26,9 @@ def render(night: Night) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, money=_money, points=_points, when=_when, count=lambda n: f"{n:,}")
+    environment.filters.update(
+        percent=_percent, money=_money, points=_points, when=_when, count=lambda n: f"{n:,}", finding=finding
+    )
     evaluation = night.evaluation
     return environment.get_template("report.html").render(
         night=night,
@@ -35,6 +38,7 @@ def render(night: Night) -> str:
         summary=_summary(night),
         tiles=_tiles(night),
         thresholds=_thresholds(night),
+        certificates=rows_of(night.certificates),
         # Safe: drawn by matplotlib, which escapes the text in it.
         frontier=Markup(plots.frontier(evaluation, night.target) if evaluation else ""),  # noqa: S704
         calibration=Markup(plots.calibration(evaluation.calibration) if evaluation else ""),  # noqa: S704

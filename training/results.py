@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from pydantic import TypeAdapter
+
+from router.certificate import Certificate
+
+NIGHT_FILE = "night.json"  # beside the model, in its version
 
 Kind = Literal["challenger", "champion", "logged", "constant", "shuffle", "oracle"]
 
@@ -130,7 +137,8 @@ class Data:
 class Night:
     """One night, whole. `result` is what became of it; `reasons` say why, in words.
 
-    `champion` and `version` are empty where there is none. `thresholds` by name, now and before.
+    `champion` and `version` are empty where there is none. `thresholds` by name, now and before. `certificates`
+    are of the model that serves after the night; `recertified` is the version under which the champion got them.
     """
 
     result: Literal["published", "refused", "nothing_to_do"]
@@ -144,3 +152,18 @@ class Night:
     evaluation: Evaluation | None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     champion_thresholds: Mapping[str, float] = field(default_factory=dict)
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    recertified: str = ""
+
+
+_NIGHT = TypeAdapter(Night)
+
+
+def load_night(path: Path) -> Night:
+    """A night as saved; ValueError when the file is none."""
+    return _NIGHT.validate_json(path.read_bytes())
+
+
+def save_night(night: Night, path: Path) -> None:
+    """Write it, to be read by `load_night`."""
+    path.write_bytes(_NIGHT.dump_json(night, indent=1))

@@ -44,7 +44,7 @@ class Step:
     `rejected` is empty for an accepted reply, else `free`, `paid` or `learned` by the check that
     rejected it; the learned one comes last, so what it rejected had passed the others. `ends` marks a
     rejection after which the chain hands the reply back. `cost_usd` holds all attempts at the tier,
-    wasted ones too, without `check_cost_usd`.
+    wasted ones too, without `check_cost_usd`. `model` is the id in the reply, `endpoint` where it came from.
     """
 
     tier: str
@@ -53,6 +53,8 @@ class Step:
     cost_usd: float
     check_cost_usd: float
     reply_features: Features | None
+    endpoint: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fallback import cascade
+from router.certificate import NO_PROMISE, Certificate, Promise, standing
 from router.experience import Experience
 from router.features import Features
 from router.model import RouterModel, Seen
@@ -26,13 +27,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a workload's policy adds to a question; the fields are `Question`'s."""
+    """What a workload's policy adds to a question; the fields are `Question`'s, but for the promise."""
 
     allowed: tuple[str, ...]
     direct_threshold: float = 0.9
     quality_target: float = 0.99
     mistake_cost_usd: float | None = None
     insists: bool = False
+    promise: Promise = NO_PROMISE
 
 
 class Served:
@@ -56,10 +58,16 @@ class Served:
         How replies agree with each other is not in the outcomes, so the model must not have learned from it
         (`training.learner` sees to that). Nor is the time that was left.
         """
+        return self.think(row, plan, replies)[0]
+
+    def think(self, row: Row, plan: Plan, replies: Sequence[Step]) -> tuple[cascade.Step, float | None]:
+        """That, and the scorer's P(good) of the last reply; None where a check rejected it or its features are lost."""
         deliberation = deliberate(self._question(row), self.model)
         ladder = self.model.tiers
         step: cascade.Step = cascade.Keep(replies[-1].tier)
+        score: float | None = None
         for each in replies:
+            score = None
             higher = ladder[ladder.index(each.tier) + 1 :] if each.tier in ladder else ()
             above = tuple(tier for tier in plan.tiers if tier in higher)
             if each.rejected and each.reply_features is not None:
@@ -68,8 +76,29 @@ class Served:
                 step = cascade.Ask(above[0]) if above else cascade.Keep(each.tier, accepted=False)
             elif each.reply_features is not None:
                 assessment = deliberation.replied(each.tier, each.reply_features, "")
-                step = assessment.step if assessment is not None else step
-        return step
+                if assessment is not None:
+                    step, score = assessment.step, assessment.score
+        return step, score
+
+    def uncertified(self) -> Served:
+        """The same model as if nothing had been certified."""
+        return Served(replace(self.model, certificates={}), self._terms, self._means)
+
+    def certified(self, certificates: Mapping[str, Certificate], version: str) -> Served:
+        """The same model with these certificates, as this version."""
+        return Served(replace(self.model, certificates=certificates, version=version), self._terms, self._means)
+
+    def allowed(self, workload: str) -> tuple[str, ...]:
+        """The tiers that may answer, cheapest first."""
+        return self._terms(workload).allowed
+
+    def expected_cost_usd(self, rows: Sequence[Row], tier: str) -> float:
+        """What the service expected an attempt on the tier to cost, mean over the requests."""
+        costs = [row.expected_cost_usd.get(tier) or self._mean_usd(tier, row.workload) for row in rows]
+        return sum(costs) / max(1, len(costs))
+
+    def _mean_usd(self, tier: str, workload: str) -> float:
+        return self._means.get("cost", "only", tier, workload)
 
     def probabilities(self, row: Row) -> Mapping[str, float]:
         """P(good) by tier before any reply."""
@@ -82,13 +111,13 @@ class Served:
             allowed=terms.allowed,
             features=row.features,
             cost_usd={
-                tier: row.expected_cost_usd.get(tier) or self._means.get("cost", "only", tier, row.workload)
-                for tier in terms.allowed
+                tier: row.expected_cost_usd.get(tier) or self._mean_usd(tier, row.workload) for tier in terms.allowed
             },
             direct_threshold=terms.direct_threshold,
             quality_target=terms.quality_target,
             mistake_cost_usd=terms.mistake_cost_usd,
             insists=terms.insists,
+            standing=standing(terms.promise, self.model.certificates.get(row.workload), {}, terms.allowed),
         )
 
 

@@ -19,11 +19,13 @@ import numpy as np
 
 from fallback import cascade
 from fallback.types import Accept, Attempt, CheckReport, Message, Purpose, Reject, Reply, Request, TextBlock
+from router.certificate import Certificate
 from router.features import FEATURES_VERSION, request_features
 from router.outcome import Decision, Feedback, Mode
 from router.reply_features import reply_features
 from router.store import Recorded
 from tests.support import outcomes as make
+from training.artifacts import write_certificates
 from training.dataset import Dataset
 from training.follow import Plan
 from training.rows import Row, Step
@@ -172,6 +174,7 @@ class FixedLearner:
     name: str = "good"
     during: Callable[[], None] = lambda: None
     fits: int = 0
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
@@ -196,6 +199,13 @@ class FixedLearner:
 
     def load(self, directory: Path, data: Dataset) -> ByWorkload | None:
         return POLICIES[json.loads((directory / "manifest.json").read_text())["policy"]]
+
+    def certify(
+        self, policy: Any, data: Dataset, directory: Path, *, version: str, seed: int, since_s: Mapping[Any, float]
+    ) -> tuple[Any, Mapping[str, Certificate]]:
+        if self.certificates:
+            write_certificates(directory, self.certificates, version=version)
+        return policy, self.certificates
 
     def thresholds(self, policy: ByWorkload) -> Mapping[str, float]:
         return {"haiku accept": 0.8}

@@ -11,9 +11,9 @@ import pytest
 from router.store import Recorded, StoreError
 from tests.support.nights import START_S, FixedLearner, Log, World
 from training.dataset import Dataset
-from training.nightly import NIGHT_FILE, CannotFit, NightSettings, load_night, run_night
+from training.nightly import CannotFit, NightSettings, run_night
 from training.registry import LockHeld, Registry
-from training.results import Night
+from training.results import NIGHT_FILE, Night, load_night
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_S = START_S + 86_400.0

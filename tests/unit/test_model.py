@@ -205,6 +205,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "certificate with an endless bound": setting(
         "certificates", {"maths": {"confidence": math.inf, "mistake_cost_usd": 0.0, "tiers": {}}}
     ),
+    "fitted until a number": setting("fitted_until", 3),
     "no weights": lambda version: (version / WEIGHTS).unlink(),
     "truncated": truncate,
     "a bit flipped": flip_a_bit,
