@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from fallback.chain import Chain
 from fallback.clock import Clock
+from fallback.economics import PriceBook
 from fallback.guards import Guards
 from fallback.providers import Endpoint
 from fallback.providers.anthropic_api import AnthropicProvider, make_provider
+from fallback.recovery import RecoverySettings
 from fallback.resilience import Resilience
 from fallback.types import Tier
+from router.audit.examination import Bench
 from router.completion import Completer
 from router.config import Config, ConfigError
 from router.config_sections import EndpointConfig, StoreConfig
@@ -117,7 +121,39 @@ def make_generation(
         clock=clock,
         text_cap_chars=config.model.text_cap_chars,
     )
-    return Generation(config, completer, endpoints)
+    bench = _audit_bench(config, ladder, endpoints=endpoints, prices=prices, guards=guards, clock=clock)
+    return Generation(config, completer, bench, endpoints)
+
+
+def _audit_bench(
+    config: Config,
+    ladder: tuple[Tier, ...],
+    *,
+    endpoints: dict[str, Endpoint],
+    prices: PriceBook,
+    guards: Guards,
+    clock: Clock,
+) -> Bench:
+    """The same tiers for audits: one endpoint each and one attempt, so that nothing is tried again."""
+    alone = tuple(replace(tier, endpoints=tier.endpoints[:1]) for tier in ladder)
+    resilience = Resilience(
+        ladder=alone,
+        endpoints=endpoints,
+        prices=prices,
+        guards=guards,
+        recovery=RecoverySettings(attempts_per_tier=1),
+        clock=clock,
+        uniform=lambda: 0.0,  # there is no backoff to draw
+    )
+    return Bench(
+        tiers={tier.name: tier for tier in alone},
+        budgets={name: endpoint.budget for name, endpoint in endpoints.items()},
+        chain=Chain(ladder=alone, resilience=resilience, clock=clock),
+        bound_usd=resilience.bound_usd,
+        states=guards.states,
+        clock=clock,
+        text_cap_chars=config.model.text_cap_chars,
+    )
 
 
 def _provider(name: str, settings: EndpointConfig, clock: Clock, emulator_url: str) -> AnthropicProvider:

@@ -21,6 +21,7 @@ from pydantic import (
 from fallback.breaker import BreakerSettings
 from fallback.checks import Check
 from fallback.checks.stop_reason import Policy
+from fallback.checks.verifier import VerifierCheck
 from fallback.guards import GuardSettings
 from fallback.providers.anthropic_api import Platform
 from fallback.recovery import RecoverySettings
@@ -123,6 +124,22 @@ class EndpointConfig(Section):
         return self
 
 
+class AuditVerifierConfig(Section):
+    """A function that knows the truth of a reply: what the checks leave open, such as running the tests."""
+
+    entry_point: str
+    timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> Self:
+        self.build()
+        return self
+
+    def build(self) -> VerifierCheck:
+        """For audits."""
+        return VerifierCheck(self.entry_point, self.timeout_s)
+
+
 class WorkloadConfig(Section):
     """The policy of one workload.
 
@@ -133,7 +150,9 @@ class WorkloadConfig(Section):
     for it, unless `mistake_cost_usd` says what a bad reply really costs this workload. `hopeless` is what a
     rejected reply leads to where no higher tier is likely enough to do better for its price. `false_accept_max`
     is the share of bad replies among the accepted that the workload allows, kept with probability
-    `false_accept_confidence` where there is evidence (`router.certificate`).
+    `false_accept_confidence` where there is evidence (`router.certificate`). `audit_share` of
+    the accepted replies are answered again by the next tier, off the caller's path, for at most `audit_usd_per_day`.
+    None by default: nobody's money is spent, and nobody's prompt sent to a dearer tier, without being asked.
     """
 
     start_tier: str = ""
@@ -154,6 +173,9 @@ class WorkloadConfig(Section):
     failover_up: Flag = True
     failover_down: Flag = False
     retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0
+    audit_share: Share = 0.0
+    audit_usd_per_day: Usd = 5.0
+    audit_verifier: AuditVerifierConfig | None = None
     checks: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -172,6 +194,10 @@ class WorkloadConfig(Section):
         """The checks of this workload in order: stop reason, the free ones for all, then its own."""
         own = tuple(_build_check(index, table) for index, table in enumerate(self.checks))
         return (StopReasonCheck(self.truncated, self.refused), *ALWAYS, *own)
+
+    def build_audit_verifier(self) -> VerifierCheck | None:
+        """What audits judge by, where the workload names it."""
+        return self.audit_verifier.build() if self.audit_verifier else None
 
 
 class StoreConfig(Section):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from fallback.checks import Check
 from fallback.providers import Endpoint
+from router.audit.examination import Bench
 from router.completion import Completer
 from router.config import Config
 from router.config_sections import WorkloadConfig
@@ -17,9 +18,10 @@ from router.translate import Limits
 class Generation:
     """A configuration with its chain and policies, and how many requests are still on it."""
 
-    def __init__(self, config: Config, completer: Completer, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(self, config: Config, completer: Completer, bench: Bench, endpoints: Mapping[str, Endpoint]) -> None:
         self.config = config
         self.completer = completer
+        self.bench = bench
         self.endpoints = endpoints
         self.limits = Limits(config.ladder, config.server.max_text_chars)
         self._checks = {name: policy.build_checks() for name, policy in config.workloads.items()}

@@ -20,6 +20,7 @@ from fallback.guards import Guards
 from fallback.providers import Endpoint
 from router import counters
 from router.admission import Admission
+from router.audit.auditor import Auditor
 from router.build import make_endpoints, make_generation, make_recorder
 from router.config import Config, ConfigError, load_config
 from router.config_sections import EndpointConfig, TelemetryConfig
@@ -37,6 +38,7 @@ from router.telemetry import Settings, Telemetry
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
 _log = logging.getLogger(__name__)
+_AUDITOR_CLOSE_S = 5.0
 _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
 _RETENTION_EVERY_S = 3_600.0
@@ -69,6 +71,13 @@ class Service:
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
         self.admission = Admission(config.server.max_in_flight)
+        self.auditor = Auditor(
+            errands=self.recorder,
+            telling=self.telemetry,
+            busy=self._busy,
+            clock=self._clock,
+            lot=random.Random().random,  # noqa: S311 - who is audited, not a secret; its own, so that it hangs on nothing
+        )
         self.health = Health(
             model=lambda: self.models.model is not None,
             store=lambda: self.recorder.healthy,
@@ -85,6 +94,7 @@ class Service:
         """Listen. The model is loaded first, so that the first request has it."""
         await self.models.refresh()
         await self._seed_experience()
+        await self.auditor.remember()
         await self.health.update()
         listen = self.generation.config.server.listen
         self.port = self._server.add_insecure_port(listen)
@@ -114,6 +124,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.auditor.close(_AUDITOR_CLOSE_S)
         given_up = await self.recorder.close(_RECORDER_CLOSE_S)
         if given_up:
             _log.error("%d outcomes could not be written before the end", given_up)
@@ -178,7 +189,12 @@ class Service:
         )
         clock, telemetry = self._clock, self.telemetry
         router = RouterServicer(
-            generation=generation, admission=self.admission, replays=replays, clock=clock, telemetry=telemetry
+            generation=generation,
+            admission=self.admission,
+            replays=replays,
+            clock=clock,
+            telemetry=telemetry,
+            auditor=self.auditor,
         )
         router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
         feedback = FeedbackServicer(generation=generation, recorder=self.recorder, clock=clock, telemetry=telemetry)
@@ -203,6 +219,7 @@ class Service:
                 "requests": self.admission.in_flight,
                 "outcomes": recorder.counters.queue_depth,
                 "journal": recorder.backlog.depth,
+                "audits": self.auditor.waiting,
             }
         )
 
@@ -242,6 +259,10 @@ class Service:
             except StoreError as error:
                 _log.warning("the journal cannot be looked at now: %s", error)
             await self._clock.sleep(_RECOVER_EVERY_S)
+
+    def _busy(self) -> bool:
+        """Whether callers need what audits would take: half of the places, or a store that keeps up."""
+        return 2 * self.admission.in_flight >= self.admission.limit or not self.recorder.healthy
 
     async def _enforce_retention(self) -> None:
         """Delete retained text past its workload's age limit, every hour."""

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from fallback.clock import Clock
 from router import logs
 from router.admission import Admission
+from router.audit.auditor import Auditor
 from router.completion import Ask, Completion
 from router.generation import Generation
 from router.outcome import Feedback
@@ -94,7 +95,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         replays: Replays,
         clock: Clock,
         telemetry: Telemetry,
+        auditor: Auditor,
     ) -> None:
+        self._auditor = auditor
         self._generation = generation
         self._admission = admission
         self._replays = replays
@@ -118,6 +121,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                     trace_id = self._telemetry.trace_id(rpc.metadata, completion.request_id)
                     with generation.in_use(), logs.request(logs.RequestIds(completion.request_id, trace_id)):
                         completed = await completion.run()
+                    self._auditor.consider(generation, ask, completed, trace_id)
                     return response_of(completed.outcome, completed.reply, recorded=completed.recorded)
 
                 if not key:

@@ -18,7 +18,11 @@ from fallback.types import Accept, Reject, Reply, Request, Unjudged, Verdict
 
 VerifierFunction = Callable[[Request, Reply], bool]
 
-_slots = threading.BoundedSemaphore(64)  # verifiers at once; hung ones keep theirs
+
+@lru_cache(maxsize=256)
+def _slots(_entry_point: str) -> threading.BoundedSemaphore:
+    """Calls of one verifier at once. Hung ones keep their places, and take none from other verifiers."""
+    return threading.BoundedSemaphore(64)
 
 
 @lru_cache(maxsize=256)
@@ -76,7 +80,8 @@ class VerifierCheck:
 
 
 def _verdict(entry_point: str, case: Case, limit_s: float) -> Verdict:
-    if not _slots.acquire(timeout=limit_s):
+    slots = _slots(entry_point)
+    if not slots.acquire(timeout=limit_s):
         return Unjudged("verifier_timeout")
     try:
         passed = bool(_resolve(entry_point)(case.request, case.reply))
@@ -85,7 +90,7 @@ def _verdict(entry_point: str, case: Case, limit_s: float) -> Verdict:
     except Exception:  # noqa: BLE001 - foreign code; its text may hold the reply, so only the fact is kept
         return Unjudged("verifier_error")
     finally:
-        _slots.release()
+        slots.release()
     return Accept() if passed else Reject("verifier")
 
 

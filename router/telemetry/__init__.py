@@ -4,7 +4,7 @@ Observation is data: the service works, then hands over the finished Outcome and
 here is on the way of a request, and nothing here can fail one.
 """
 
-from router.telemetry.settings import RpcCall, Settings, TelemetryError
+from router.telemetry.settings import AuditRun, RpcCall, Settings, TelemetryError
 from router.telemetry.telemetry import Telemetry
 
-__all__ = ["RpcCall", "Settings", "Telemetry", "TelemetryError"]
+__all__ = ["AuditRun", "RpcCall", "Settings", "Telemetry", "TelemetryError"]

@@ -6,7 +6,7 @@ from opentelemetry.util.types import AttributeValue
 
 from fallback.errors import Failure
 from fallback.types import Attempt, CheckReport, Reply
-from router.outcome import Decision, Outcome
+from router.outcome import Audit, Decision, Outcome
 from router.telemetry import safe, semconv, story
 from router.telemetry.settings import RpcCall
 
@@ -44,6 +44,20 @@ def of_outcome(outcome: Outcome, kept: int) -> Attributes:
         "tierwise.cost_usd": outcome.cost_usd,
         "tierwise.top_tier_cost_usd": outcome.top_tier_cost_usd,
         "tierwise.wasted_usd": story.wasted_usd(outcome, kept),
+    }
+
+
+def of_audit(audit: Audit) -> Attributes:
+    """What was found, and what it cost."""
+    return {
+        "tierwise.request_id": safe.name(audit.request_id),
+        "tierwise.workload": safe.name(audit.workload),
+        "tierwise.tier": safe.name(audit.tier),
+        "tierwise.audit.auditor_tier": safe.name(audit.auditor_tier),
+        "tierwise.audit.verdict": audit.verdict.value,
+        "tierwise.audit.method": audit.method.value,
+        "tierwise.audit.propensity": audit.propensity,
+        "tierwise.audit.cost_usd": audit.cost_usd,
     }
 
 

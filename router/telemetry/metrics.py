@@ -16,7 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from fallback.errors import Failure
 from fallback.types import Attempt, Purpose
-from router.outcome import Outcome
+from router.outcome import Audit, Outcome
 from router.telemetry import attributes, safe, semconv, story
 from router.telemetry.settings import RpcCall, Settings
 
@@ -78,6 +78,11 @@ class Metrics:
         self._check_seconds = counter("check.seconds", "s", "Time spent on checks", "check", "verdict")
         self._feedback = counter("feedback", "{report}", "Callers' judgements of replies", "workload", "quality")
 
+        audited = ("workload", "tier", "reply", "verdict")
+        self._audits = counter("audits", "{audit}", "Replies audited", *audited)
+        self._audit_cost = counter("audit.cost_usd", _USD, "Spent on audits, in no request's cost", "workload")
+        self._audit_skips = counter("audits.skipped", "{audit}", "Lots drawn without an audit", "workload", "reason")
+
         def histogram(name: str, description: str, bounds: tuple[float, ...]) -> Histogram:
             return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds)
 
@@ -110,6 +115,16 @@ class Metrics:
     def feedback(self, workload: str, *, good: bool) -> None:
         """Count one judgement."""
         self._feedback.add(self._workload(workload), "good" if good else "bad")
+
+    def audit(self, audit: Audit) -> None:
+        """Count one audit. Its upstream calls are in no other metric: those are of requests."""
+        workload, reply = self._workload(audit.workload), "accepted" if audit.accepted else "rejected"
+        self._audits.add(workload, self._name(audit.tier), reply, audit.verdict.value)
+        self._audit_cost.add(workload, value=audit.cost_usd)
+
+    def audit_skipped(self, workload: str, reason: str) -> None:
+        """Count one that was not made."""
+        self._audit_skips.add(self._workload(workload), self._name(reason))
 
     def _attempt(self, workload: str, attempt: Attempt) -> None:
         tier, endpoint = self._name(attempt.tier), self._name(attempt.endpoint)

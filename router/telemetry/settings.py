@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fallback.types import Attempt
+
 OtlpProtocol = Literal["grpc", "http/protobuf"]
 Signal = Literal["traces", "metrics"]
 
@@ -92,3 +94,16 @@ class RpcCall:
     started_wall_s: float
     duration_s: float
     metadata: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRun:
+    """How an audit went: when it began (seconds since the epoch) and how long it took, and its upstream calls.
+
+    `trace_id` is that of the audited request's own trace.
+    """
+
+    started_wall_s: float
+    duration_s: float
+    trace_id: str
+    attempts: tuple[Attempt, ...] = ()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 from opentelemetry.sdk.resources import Resource
 
-from router.outcome import Outcome
+from router.outcome import Audit, Outcome
 from router.telemetry import export, traces
 from router.telemetry.metrics import Key, Metrics, Read, observe
-from router.telemetry.settings import RpcCall, Settings
+from router.telemetry.settings import AuditRun, RpcCall, Settings
 
 _BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 _log = logging.getLogger(__name__)
@@ -68,6 +68,16 @@ class Telemetry:
     def feedback(self, workload: str, *, good: bool) -> None:
         """A caller judged a reply."""
         self._metrics.feedback(workload, good=good)
+
+    def audit(self, audit: Audit, run: AuditRun | None) -> None:
+        """A reply was audited; with a trace of its own where a lot was drawn for it."""
+        self._metrics.audit(audit)
+        if run is not None:
+            self._traces.audit(audit, run)
+
+    def audit_skipped(self, workload: str, reason: str) -> None:
+        """A reply that was to be audited was not, or what was found could not be written."""
+        self._metrics.audit_skipped(workload, reason)
 
     # --- what is: read when somebody looks, on the reader's thread, so quick and thread-safe ----------
 

@@ -6,6 +6,9 @@
         │   └── check <name>           INTERNAL  one check: verdict, score, money
         └── chat <model id> ...
 
+    audit                                        INTERNAL  in a trace of its own, linked to the request's root
+    └── chat <model id>                          CLIENT    the next tier's reply to the same request
+
 Made once, after the request ended, from the Outcome and its own times; so the chain carries no tracer, and
 a request that failed or was cancelled is told as fully as one that went well.
 """
@@ -18,14 +21,24 @@ from contextvars import ContextVar
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TracerProvider,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fallback.errors import Cancelled, Failure
 from fallback.types import Attempt
-from router.outcome import Outcome
+from router.outcome import Audit, Outcome
 from router.telemetry import attributes, safe, semconv, story
-from router.telemetry.settings import RpcCall
+from router.telemetry.settings import AuditRun, RpcCall
 
 _REQUEST_ID = re.compile(r"(?!0+\Z)[0-9a-f]{32}\Z")
 _NO_CONTEXT = Context()
@@ -40,6 +53,15 @@ class TraceIds(RandomIdGenerator):
         """The request id; a random one for an RPC without."""
         request_id = _request_id.get()
         return int(request_id, 16) if _REQUEST_ID.match(request_id) else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """The request id's random half for a request's root, so that an audit can be linked to it; else random."""
+        return _root_id(_request_id.get()) or super().generate_span_id()
+
+
+def _root_id(request_id: str) -> int:
+    """The span id of a request's root; 0 where the id is none of ours."""
+    return int(request_id[16:], 16) if _REQUEST_ID.match(request_id) else 0
 
 
 def caller_context(metadata: Mapping[str, str | bytes]) -> Context:
@@ -81,6 +103,22 @@ class Traces:
         if outcome is not None:
             self._route(below, outcome, kept, start_ns + _wait_ns(rpc, outcome))
 
+    def audit(self, audit: Audit, run: AuditRun) -> None:
+        """The spans of one audit, in a trace of its own with a link to the request's: nobody waited for it."""
+        start_ns = safe.nanoseconds(run.started_wall_s)
+        root = self._tracer.start_span(
+            "audit",
+            _NO_CONTEXT,
+            SpanKind.INTERNAL,
+            attributes.of_audit(audit),
+            links=_links(run.trace_id, audit.request_id),
+            start_time=start_ns,
+        )
+        if root.is_recording():
+            below = _end(root, start_ns, run.duration_s)
+            for index, attempt in enumerate(run.attempts):
+                self._attempt(below, attempt, index + 1, wasted=False, zero_ns=start_ns)
+
     def _route(self, above: Context, outcome: Outcome, kept: int, zero_ns: int) -> None:
         about = attributes.of_decision(outcome.decision, outcome.features_version)
         span = self._tracer.start_span("route", above, SpanKind.INTERNAL, about, start_time=zero_ns)
@@ -111,6 +149,14 @@ def _end(span: Span, start_ns: int, duration_s: float, *, error: bool = False) -
         span.set_status(StatusCode.ERROR)
     span.end(start_ns + safe.nanoseconds(duration_s))
     return set_span_in_context(span, _NO_CONTEXT)
+
+
+def _links(trace_id: str, request_id: str) -> list[Link]:
+    """To the root span of a request; none where that cannot be named."""
+    span_id = _root_id(request_id)
+    if not span_id or not _REQUEST_ID.match(trace_id):
+        return []
+    return [Link(SpanContext(int(trace_id, 16), span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))]
 
 
 def _wait_ns(rpc: RpcCall, outcome: Outcome) -> int:

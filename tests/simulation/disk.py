@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from router.outcome import Feedback, Outcome
-from router.store import FeedbackStatus, Recorded, StoreError, WorkloadStats
+from router.outcome import Audit, Feedback, Outcome
+from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats
 from router.store.codec import decode, encode
 from tests.simulation.journal import History
 
@@ -23,6 +23,7 @@ class Disk:
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.feedback: dict[str, Feedback] = {}
+        self.audits: dict[tuple[str, str], Audit] = {}
         self.condition: Condition = "well"
         self.writes = 0
 
@@ -53,6 +54,20 @@ class SimStore:
         seen = feedback.request_id in self._disk.feedback
         self._disk.feedback[feedback.request_id] = feedback
         return FeedbackStatus.REPEATED if seen else FeedbackStatus.RECORDED
+
+    def write_audits(self, audits: Sequence[Audit]) -> None:
+        self._check()
+        for audit in audits:
+            if audit.request_id not in self._disk.outcomes:
+                raise Unstorable("integrity")
+            self._disk.audits.setdefault((audit.request_id, audit.tier), audit)
+
+    def audit_spend_usd(self, *, since_s: float) -> Mapping[str, float]:
+        spent: dict[str, float] = {}
+        for audit in self._disk.audits.values():
+            if audit.audited_at_s >= since_s:
+                spent[audit.workload] = spent.get(audit.workload, 0.0) + audit.cost_usd
+        return spent
 
     def workload_of(self, request_id: str) -> str:
         found = self._disk.outcomes.get(request_id)

@@ -10,6 +10,7 @@ from fallback.clock import Clock
 from fallback.guards import Guards
 from fallback.providers import Endpoint
 from router.admission import Admission
+from router.audit.auditor import Auditor
 from router.build import make_generation
 from router.config import Config
 from router.experience import Experience
@@ -41,6 +42,12 @@ class Untold:
         """Nothing to keep."""
 
     def feedback(self, workload: str, *, good: bool) -> None:
+        """Nothing to keep."""
+
+    def audit(self, audit: object, run: object) -> None:
+        """Nothing to keep."""
+
+    def audit_skipped(self, workload: str, reason: str) -> None:
         """Nothing to keep."""
 
 
@@ -79,12 +86,20 @@ class Process:
         self.admission = Admission(config.server.max_in_flight)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry
+        self.auditor = Auditor(
+            errands=self.recorder,
+            telling=telemetry,
+            busy=lambda: not self.recorder.healthy,
+            clock=clock,
+            lot=rng.random,
+        )
         self.router = RouterServicer(
             generation=lambda: self.generation,
             admission=self.admission,
             replays=Replays(window_s=60.0, max_entries=50, max_bytes=1 << 20, clock=clock),
             clock=clock,
             telemetry=telemetry,
+            auditor=self.auditor,
         )
         self.feedback = FeedbackServicer(
             generation=lambda: self.generation, recorder=self.recorder, clock=clock, telemetry=telemetry
@@ -106,6 +121,7 @@ class Process:
 
     async def stop(self) -> int:
         """What `Service.stop` does after the network's part; how many outcomes were given up."""
+        await self.auditor.close(5.0)
         given_up = await self.recorder.close(5.0)
         self.alive = False
         return given_up

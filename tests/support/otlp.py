@@ -60,6 +60,7 @@ class ReceivedSpan:
     trace_state: str
     resource: Mapping[str, Value]
     flags: int
+    links: list[tuple[str, str]]  # (trace id, span id)
 
 
 def _received(resource: Mapping[str, Value], span: trace_pb2.Span) -> ReceivedSpan:
@@ -76,6 +77,7 @@ def _received(resource: Mapping[str, Value], span: trace_pb2.Span) -> ReceivedSp
         trace_state=span.trace_state,
         resource=resource,
         flags=span.flags,
+        links=[(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
     )
 
 
