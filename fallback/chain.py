@@ -7,17 +7,17 @@ other's part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fallback.cascade import Ask, Keep
-from fallback.checks import Case
 from fallback.clock import Clock
 from fallback.errors import Failure, NotAttempted
 from fallback.job import Job, Rejected, Resolution, Step
+from fallback.judging import Judging
 from fallback.ledger import Ledger
 from fallback.resilience import Resilience
-from fallback.types import Accept, CheckReport, Purpose, Reject, Remedy, Reply, Tier, Unjudged
+from fallback.types import Accept, CheckReport, Purpose, Reject, Remedy, Reply, Tier
 
 _BEST = Keep("", accepted=False)  # the best reply seen, marked
 
@@ -38,7 +38,7 @@ class Chain:
         self._tiers: Mapping[str, Tier] = {tier.name: tier for tier in ladder}
         self._rung = {tier.name: rung for rung, tier in enumerate(ladder)}
         self._resilience = resilience
-        self._clock = clock
+        self._judging = Judging(resilience, self._rung, clock)
 
     async def run(self, job: Job, ledger: Ledger) -> Resolution:
         """The first reply that passes, or the best one seen, marked. Raises a Failure when none came."""
@@ -54,16 +54,16 @@ class Chain:
                 nothing_sent = isinstance(failure, NotAttempted)
                 reasons.append(failure.error_type if nothing_sent else f"{step.purpose}:{failure.kind}")
                 return _handed_back(_BEST, seen, reasons)
-            reports, rejection = await self._judge(job, tier, reply, ledger)
-            if rejection is None:
+            judged = await self._judging.judge(job, tier.name, reply, ledger)
+            if judged.rejection is None or judged.by is None:
                 return Resolution(reply, tier.name, accepted=True)
-            reasons.append(f"{tier.name}:{reports[-1].check}:{rejection.reason}")
-            candidate = _Candidate(reply, tier.name, _rank(reports, self._rung[tier.name]))
+            reasons.append(f"{tier.name}:{judged.by.check}:{judged.rejection.reason}")
+            candidate = _Candidate(reply, tier.name, _rank(judged.reports, self._rung[tier.name]))
             if tier.name not in seen or candidate.rank >= seen[tier.name].rank:  # equal: the longer reply
                 seen[tier.name] = candidate
             above = self._untried_above(job, tier, ledger)
-            rejected = Rejected(tier.name, reply, reports[-1], above, self._resilience.time_left_s(job))
-            following = self._next(job, step, rejection, rejected)
+            rejected = Rejected(tier.name, reply, judged.by, above, self._resilience.time_left_s(job))
+            following = self._next(job, step, judged.rejection, rejected)
             if isinstance(following, Keep):
                 return _handed_back(following, seen, reasons)
             step = following
@@ -91,40 +91,6 @@ class Chain:
                 return keep
         return _BEST
 
-    async def _judge(
-        self, job: Job, tier: Tier, reply: Reply, ledger: Ledger
-    ) -> tuple[list[CheckReport], Reject | None]:
-        """The checks in order, up to the first that stops them."""
-        reports: list[CheckReport] = []
-        try:
-            for check in job.checks:
-                started_s = self._clock.monotonic_s()
-                case = Case(job.request, reply, tier.name, tuple(reports), self._resilience.time_left_s(job))
-                judgement = await check.judge(case)
-                now_s = self._clock.monotonic_s()
-                reports.append(
-                    CheckReport(
-                        check.name,
-                        check.version,
-                        judgement.verdict,
-                        judgement.score,
-                        judgement.cost_usd,
-                        started_s - ledger.started_s,
-                        now_s - started_s,
-                    )
-                )
-                match judgement.verdict:
-                    case Reject():
-                        return reports, judgement.verdict
-                    case Unjudged(cause) if job.rules.unjudged is not None:
-                        # Acted on like a rejection, recorded as what it is.
-                        return reports, Reject(f"unjudged:{cause}", job.rules.unjudged)
-                    case Accept() | Unjudged():
-                        pass
-            return reports, None
-        finally:
-            ledger.judged(tuple(reports))
-
 
 def _handed_back(keep: Keep, seen: Mapping[str, _Candidate], reasons: list[str]) -> Resolution:
     """The reply that is good enough by now, else the best one, marked."""
@@ -135,7 +101,7 @@ def _handed_back(keep: Keep, seen: Mapping[str, _Candidate], reasons: list[str])
     return Resolution(best.reply, best.tier, accepted=False, reasons=given)
 
 
-def _rank(reports: list[CheckReport], rung: int) -> tuple[int, float, int]:
+def _rank(reports: Sequence[CheckReport], rung: int) -> tuple[int, float, int]:
     passed = sum(isinstance(report.verdict, Accept) for report in reports)
     scores = [report.score for report in reports if report.score is not None]
     return passed, scores[-1] if scores else 0.0, rung

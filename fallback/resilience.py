@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from fallback.asking import Asking, Upstream
 from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.errors import Cancelled, Failure, NotAttempted, UpstreamError
@@ -45,6 +46,7 @@ class Resilience:
         self._recovery = recovery
         self._clock = clock
         self._uniform = uniform
+        self._upstream = Upstream(self._tiers, endpoints, prices, guards, clock, self.bound_usd)
         self._surcharge = {
             tier.name: max(endpoints[name].price_multiplier for name in tier.endpoints) for tier in ladder
         }
@@ -180,6 +182,16 @@ class Resilience:
             if self._guards.retry_after_s((self._endpoints[name] for name in other.endpoints), other.name) == 0:
                 return other.name
         return ""
+
+    def asking(self, job: Job, tier: str, ledger: Ledger) -> Asking:
+        """What a check of a reply of `tier` may ask with: the money left, and the time less what a next tier needs."""
+        above = (self._tiers[name].min_time_s for name in job.above(tier, self._rung))
+        return Asking(
+            self._upstream,
+            deadline_s=job.deadline_s,
+            allowance_usd=job.cost_cap_usd - ledger.cost_usd,
+            reserve_s=max(above, default=0.0),
+        )
 
     def time_left_s(self, job: Job) -> float:
         """Seconds until the job's deadline; negative after it."""

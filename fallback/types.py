@@ -6,7 +6,7 @@ exception, a log line, a span or a metric, which is why no class here prints its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -235,7 +235,10 @@ Verdict = Accept | Reject | Unjudged
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """One check's verdict about one reply, with what it cost to know."""
+    """One check's verdict about one reply, with what it cost to know.
+
+    `calls` are the upstream calls that it made. `overruled`: a paid check said otherwise later, and that counts.
+    """
 
     check: str
     version: str
@@ -244,6 +247,16 @@ class CheckReport:
     cost_usd: float = 0.0
     started_s: float = 0.0
     duration_s: float = 0.0
+    calls: int = 0
+    overruled: bool = False
+
+
+def rejection_of(reports: Iterable[CheckReport]) -> Reject | None:
+    """The Reject that counts: the first that no later check overruled."""
+    for report in reports:
+        if isinstance(report.verdict, Reject) and not report.overruled:
+            return report.verdict
+    return None
 
 
 # --- attempts --------------------------------------------------------------------------------
@@ -279,11 +292,8 @@ class Attempt:
 
     @property
     def rejection(self) -> Reject | None:
-        """The Reject that ended this attempt's checks, if any."""
-        for report in self.checks:
-            if isinstance(report.verdict, Reject):
-                return report.verdict
-        return None
+        """The Reject that counts, if any."""
+        return rejection_of(self.checks)
 
     @property
     def checks_usd(self) -> float:

@@ -215,15 +215,15 @@ class Completion:
 
     def _job(self, decided: Decided, now_s: float) -> Job:
         ask, decision, deliberation = self._ask, decided.decision, decided.deliberation
-        checks = tuple(check for check in ask.checks if decision.mode is Mode.CHAIN or not check.paid)
-        if deliberation is not None:
-            checks = (*checks, self._scorer(decision.model_version, deliberation))
+        free = tuple(check for check in ask.checks if not check.paid)
+        scorer = () if deliberation is None else (self._scorer(decision.model_version, deliberation),)
+        paid = tuple(check for check in ask.checks if check.paid and decision.mode is Mode.CHAIN)
         unjudged = None if ask.policy.unjudged == "accept" else Remedy(ask.policy.unjudged)
         return Job(
             request=ask.request,
             tiers=decision.tiers,
             allowed=frozenset(self._shared.allowed(ask)),
-            checks=checks,
+            checks=(*free, *scorer, *paid),
             rules=Rules(unjudged, ask.policy.failover_up, ask.policy.failover_down),
             deadline_s=now_s + self._shared.time_left_s(ask),
             cost_cap_usd=self._shared.cap_usd(ask),

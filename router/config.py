@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 import fallback
+from fallback.checks import Check, PaidCheck
 from fallback.economics import PriceBook, PriceError, parse_price_book
 from router.config_sections import (
     NAME,
@@ -95,6 +96,16 @@ class Config(Section):
             value = getattr(workload, field)
             if value and value not in self.ladder:
                 found.append(f"workloads.{name}.{field}: no tier {value!r}; there are {', '.join(self.ladder)}")
+        for index, check in enumerate(workload.own_checks()):
+            if isinstance(check, PaidCheck) and check.tier:
+                path = f"workloads.{name}.checks[{index}]"
+                if check.tier not in self.ladder:
+                    found.append(f"{path}.tier: no tier {check.tier!r}; there are {', '.join(self.ladder)}")
+                    continue
+                try:
+                    check.pinned(self._model_of(check.tier))
+                except ValueError as error:
+                    found.append(f"{path}.{error}")
         if not found:
             rungs = [self.ladder.index(tier) for tier in self.allowed(workload)]
             if not rungs:
@@ -112,6 +123,17 @@ class Config(Section):
     def workload(self, name: str) -> WorkloadConfig:
         """The policy of a workload: its own, else that of `default`."""
         return self.workloads.get(name) or self.workloads.get("default") or WorkloadConfig()
+
+    def checks(self, workload: WorkloadConfig) -> tuple[Check, ...]:
+        """The workload's checks in order: stop reason, the free ones for all, its own; paid ones last, and pinned."""
+        built = (
+            check.pinned(self._model_of(check.tier)) if isinstance(check, PaidCheck) and check.tier else check
+            for check in workload.build_checks()
+        )
+        return tuple(sorted(built, key=lambda check: check.paid))
+
+    def _model_of(self, tier: str) -> str:
+        return self.tiers[self.ladder.index(tier)].model
 
     def load_prices(self) -> PriceBook:
         """The price book, with every tier in it; ConfigError otherwise."""

@@ -192,8 +192,11 @@ class WorkloadConfig(Section):
 
     def build_checks(self) -> tuple[Check, ...]:
         """The checks of this workload in order: stop reason, the free ones for all, then its own."""
-        own = tuple(_build_check(index, table) for index, table in enumerate(self.checks))
-        return (StopReasonCheck(self.truncated, self.refused), *ALWAYS, *own)
+        return (StopReasonCheck(self.truncated, self.refused), *ALWAYS, *self.own_checks())
+
+    def own_checks(self) -> tuple[Check, ...]:
+        """Those that its own section names, as they stand there."""
+        return tuple(_build_check(index, table) for index, table in enumerate(self.checks))
 
     def build_audit_verifier(self) -> VerifierCheck | None:
         """What audits judge by, where the workload names it."""

@@ -24,9 +24,9 @@ class Generation:
         self.bench = bench
         self.endpoints = endpoints
         self.limits = Limits(config.ladder, config.server.max_text_chars)
-        self._checks = {name: policy.build_checks() for name, policy in config.workloads.items()}
+        self._checks = {name: config.checks(policy) for name, policy in config.workloads.items()}
         self._default = config.workload("default")
-        self._default_checks = self._default.build_checks()
+        self._default_checks = config.checks(self._default)
         self._users = 0
         self._idle = asyncio.Event()
         self._idle.set()

@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fallback.checks import Check
+from fallback.checks.agreement import AgreementCheck
 from fallback.checks.degenerate import DegenerateCheck
 from fallback.checks.form import FieldsCheck, LabelsCheck, RegexCheck
+from fallback.checks.grounded import GroundedCheck
+from fallback.checks.judge import JudgeCheck
 from fallback.checks.schema import JsonSchemaCheck, OutputSchemaCheck, ToolArgumentsCheck
 from fallback.checks.stop_reason import StopReasonCheck
 from fallback.checks.verifier import VerifierCheck
 
 # Checks that a workload adds, by the name that its configuration uses.
 CHECKS: dict[str, Callable[..., Check]] = {
+    AgreementCheck.name: AgreementCheck,
     FieldsCheck.name: FieldsCheck,
+    GroundedCheck.name: GroundedCheck,
     JsonSchemaCheck.name: JsonSchemaCheck,
+    JudgeCheck.name: JudgeCheck,
     LabelsCheck.name: LabelsCheck,
     RegexCheck.name: RegexCheck,
     VerifierCheck.name: VerifierCheck,

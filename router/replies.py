@@ -83,7 +83,13 @@ def _verdict(report: CheckReport) -> router_pb2.Verdict:
         case Unjudged(cause):
             word, reason = "unjudged", cause
     message = router_pb2.Verdict(
-        check=report.check, version=report.version, verdict=word, reason=reason, cost_usd=report.cost_usd
+        check=report.check,
+        version=report.version,
+        verdict=word,
+        reason=reason,
+        cost_usd=report.cost_usd,
+        calls=report.calls,
+        overruled=report.overruled,
     )
     if report.score is not None:
         message.score = report.score

@@ -205,10 +205,10 @@ def _steps(outcome: Outcome, skipped: Counter[str]) -> Iterator[Step]:
 
 def _rejecter(attempt: Attempt) -> str:
     for report in attempt.checks:
-        if isinstance(report.verdict, Reject):
+        if isinstance(report.verdict, Reject) and not report.overruled:
             if report.check == ScorerCheck.name:
                 return "learned"
-            return "paid" if report.cost_usd > 0 else "free"
+            return "paid" if report.calls or report.cost_usd > 0 else "free"
     return ""
 
 

@@ -92,7 +92,8 @@ def _from_verdicts(record: Recorded, _ladder: Sequence[str]) -> dict[str, Label]
     for tier, (_, attempt) in last_replies(outcome).items():
         verdicts = [report.verdict for report in attempt.checks if report.check != ScorerCheck.name]
         rejections = [verdict for verdict in verdicts if isinstance(verdict, Reject)]
-        # The scorer comes last: where it spoke, or the reply was accepted, no other check was cut off.
+        # The scorer comes after the free checks, and a paid one that was cut off has a report: so where the scorer
+        # spoke, or the reply was accepted, nothing that would have spoken is missing.
         finished = len(verdicts) < len(attempt.checks) or (outcome.accepted and tier == outcome.resolved_tier)
         if rejections:
             if rejections[0].remedy is Remedy.ESCALATE:

@@ -42,7 +42,7 @@ class Step:
     """What one tier gave in one request: its last reply, judged.
 
     `rejected` is empty for an accepted reply, else `free`, `paid` or `learned` by the check that
-    rejected it; the learned one comes last, so what it rejected had passed the others. `ends` marks a
+    rejected it; what the learned one rejected had passed the free ones, and no paid one contradicted it. `ends` marks a
     rejection after which the chain hands the reply back. `cost_usd` holds all attempts at the tier,
     wasted ones too, without `check_cost_usd`. `model` is the id in the reply, `endpoint` where it came from.
     """

@@ -10,6 +10,8 @@ from fallback.cascade import Ask, Keep, Step
 from fallback.checks import Case, Judgement
 from fallback.types import Accept, Reject, Remedy, Unjudged
 
+NOT_CERTIFIED = "not_certified"
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -50,4 +52,4 @@ class ScorerCheck:
                 to = tier if accepted else ""
                 return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK, to=to), score=found.score)
             case Ask(source=source):
-                return Judgement(Reject("not_certified" if found.barred else "low_score", to=source), score=found.score)
+                return Judgement(Reject(NOT_CERTIFIED if found.barred else "low_score", to=source), score=found.score)

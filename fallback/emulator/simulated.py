@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fallback.emulator.answers import Answer, Ask, Label, ToolCall, count_tokens
+from fallback.emulator.grading import judged
 from fallback.emulator.schema import instance
 from fallback.emulator.workloads import WORKLOADS, recognise
 from fallback.emulator.workloads.base import Case, Draft
@@ -60,6 +61,9 @@ class SimulatedSource:
 
     def answer(self, ask: Ask) -> Answer:
         """The tier's answer."""
+        verdict = judged(ask, self._uniform)
+        if verdict is not None:
+            return verdict
         case = recognise(ask.prompt)
         if case is None:
             return self._other(ask)

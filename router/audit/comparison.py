@@ -99,7 +99,10 @@ def sent_on(outcome: Outcome) -> Iterator[Attempt]:
     if not outcome.accepted:
         return
     for tier, attempt in last.items():
-        by = next((report.check for report in attempt.checks if isinstance(report.verdict, Reject)), "")
+        by = next(
+            (report.check for report in attempt.checks if isinstance(report.verdict, Reject) and not report.overruled),
+            "",
+        )
         if tier != outcome.resolved_tier and by and by not in FORM:
             yield attempt
 

@@ -117,19 +117,25 @@ def encode_attempt(attempt: Attempt) -> JsonObject:
         "duration_s": attempt.duration_s,
         "cost_usd": attempt.cost_usd,
         "result": _encode_result(attempt.result),
-        "checks": [
-            {
-                "check": report.check,
-                "version": report.version,
-                "verdict": _encode_verdict(report.verdict),
-                "score": report.score,
-                "cost_usd": report.cost_usd,
-                "started_s": report.started_s,
-                "duration_s": report.duration_s,
-            }
-            for report in attempt.checks
-        ],
+        "checks": [_encode_report(report) for report in attempt.checks],
     }
+
+
+def _encode_report(report: CheckReport) -> JsonObject:
+    row: JsonObject = {
+        "check": report.check,
+        "version": report.version,
+        "verdict": _encode_verdict(report.verdict),
+        "score": report.score,
+        "cost_usd": report.cost_usd,
+        "started_s": report.started_s,
+        "duration_s": report.duration_s,
+    }
+    if report.calls:  # absent in most reports, and in rows written before there were any
+        row["calls"] = report.calls
+    if report.overruled:
+        row["overruled"] = True
+    return row
 
 
 def decode_attempt(row: JsonObject) -> Attempt:
@@ -152,6 +158,8 @@ def decode_attempt(row: JsonObject) -> Attempt:
                 cost_usd=report["cost_usd"],
                 started_s=report["started_s"],
                 duration_s=report["duration_s"],
+                calls=report.get("calls", 0),
+                overruled=report.get("overruled", False),
             )
             for report in row["checks"]
         ),

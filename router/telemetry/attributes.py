@@ -139,4 +139,8 @@ def of_check(report: CheckReport) -> Attributes:
         attributes["tierwise.verdict.reason"] = safe.code(reason)
     if report.score is not None:
         attributes["tierwise.check.score"] = report.score
+    if report.calls:
+        attributes["tierwise.check.calls"] = report.calls
+    if report.overruled:
+        attributes["tierwise.check.overruled"] = True
     return attributes

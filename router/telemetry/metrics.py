@@ -76,6 +76,8 @@ class Metrics:
         self._tokens = counter("tokens", "{token}", "Tokens of upstream calls, cached ones included", *scope, "type")
         self._checks = counter("checks", "{check}", "Checks run", "check", "verdict")
         self._check_seconds = counter("check.seconds", "s", "Time spent on checks", "check", "verdict")
+        self._check_calls = counter("check.calls", "{call}", "Upstream calls made by checks", "check")
+        self._check_cost = counter("check.cost_usd", _USD, "Spent on checks, by check", "workload", "check")
         self._feedback = counter("feedback", "{report}", "Callers' judgements of replies", "workload", "quality")
 
         audited = ("workload", "tier", "reply", "verdict")
@@ -151,4 +153,6 @@ class Metrics:
             check = self._name(report.check)
             self._checks.add(check, verdict)
             self._check_seconds.add(check, verdict, value=report.duration_s)
+            self._check_calls.add(check, value=report.calls)
+            self._check_cost.add(workload, check, value=report.cost_usd)
             self._cost.add(workload, tier, "check", value=report.cost_usd)

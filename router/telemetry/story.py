@@ -49,7 +49,7 @@ def verdict_word(verdict: Verdict) -> tuple[str, str]:
 
 def attempt_verdict(attempt: Attempt) -> str:
     """What the checks said together: reject, unjudged, accept; empty where no check ran."""
-    words = {verdict_word(report.verdict)[0] for report in attempt.checks}
+    words = {verdict_word(report.verdict)[0] for report in attempt.checks if not report.overruled}
     return next((word for word in ("reject", "unjudged", "accept") if word in words), "")
 
 

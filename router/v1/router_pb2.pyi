@@ -725,6 +725,8 @@ class Verdict(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    OVERRULED_FIELD_NUMBER: _builtins.int
     check: _builtins.str
     version: _builtins.str
     verdict: _builtins.str
@@ -733,6 +735,10 @@ class Verdict(_message.Message):
     """A short code; empty with accept."""
     score: _builtins.float
     cost_usd: _builtins.float
+    calls: _builtins.int
+    """Upstream calls that the check made; its cost holds theirs."""
+    overruled: _builtins.bool
+    """Whether a later check said otherwise, and that counts."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -745,10 +751,12 @@ class Verdict(_message.Message):
         score: _builtins.float | None = ...,
         cost_usd: _builtins.float = ...,
         duration: _duration_pb2.Duration | None = ...,
+        calls: _builtins.int = ...,
+        overruled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "duration", b"duration", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "check", b"check", "cost_usd", b"cost_usd", "duration", b"duration", "reason", b"reason", "score", b"score", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "calls", b"calls", "check", b"check", "cost_usd", b"cost_usd", "duration", b"duration", "overruled", b"overruled", "reason", b"reason", "score", b"score", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -15,13 +15,22 @@ from hypothesis import strategies as st
 
 from fallback.cascade import Ask, Keep
 from fallback.checks import Check, Judgement
+from fallback.checks.agreement import AgreementCheck
+from fallback.checks.grounded import GroundedCheck
 from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.checks.stop_reason import StopReasonCheck
+from fallback.errors import Failure
+from fallback.providers.render import render
+from fallback.sameness import Notion
 from fallback.types import (
     Accept,
+    DocumentBlock,
+    ImageBlock,
+    Message,
     Reject,
     Remedy,
     Reply,
+    Request,
     StopReason,
     TextBlock,
     Tool,
@@ -33,11 +42,15 @@ from fallback.types import (
 from router.config import ConfigError, load_config
 from router.parts import ALWAYS, CHECKS
 from tests.support.fakes import case, reply, request
+from tests.support.fakes import tier as tier_of
 
 # One working configuration for every check that a workload may name.
 SETTINGS: dict[str, dict[str, Any]] = {
+    "agreement": {"samples": 3, "answer": "json_field", "field": "a.b"},
     "fields": {"required": ["id", "name"]},
+    "grounded": {"begin": "<text>", "end": "</text>", "ignore": ["names"]},
     "json_schema": {"schema": {"type": "object", "required": ["id"]}},
+    "judge": {"tier": "sonnet", "rubric": "A right answer."},
     "labels": {"labels": ["billing", "technical issue"]},
     "regex": {"pattern": "^answer: \\d+$"},
     "verifier": {"entry_point": "tests.support.verifiers:has_a_digit"},
@@ -49,11 +62,14 @@ def _made(name: str) -> Check:
     return CHECKS[name](**values)
 
 
+NOTIONS: tuple[Notion, ...] = ("auto", "exact", "number", "label", "similarity")
 EVERY: list[Check] = [
     StopReasonCheck(),
     StopReasonCheck("hand_back", "escalate"),
     *ALWAYS,
     *map(_made, SETTINGS),
+    *(AgreementCheck(answer=notion) for notion in NOTIONS),
+    GroundedCheck(),
     ScorerCheck("v1", lambda _: Assessment(0.5, Keep("haiku", 0.0))),
     ScorerCheck("v1", lambda _: Assessment(0.5, Keep("opus", 0.0))),
     ScorerCheck("v1", lambda _: Assessment(0.5, Ask("sonnet", 0.0))),
@@ -155,7 +171,55 @@ REQUESTS = [
     request(tools=(Tool("t", "", SCHEMA), Tool("u", "", {})), tool_choice=ToolChoice("any")),
     request(tools=(Tool("t", "", SCHEMA),), tool_choice=ToolChoice("tool", "t"), output_schema=SCHEMA),
     request(tools=(), tool_choice=ToolChoice("none")),
+    request("<text>Anna paid 12 crowns.</text> What did Anna pay?"),
+    request(messages=(Message("user", (DocumentBlock("text/plain", b"Anna paid 12 crowns."), ImageBlock(url="u"))),)),
 ]
+
+
+def _leaves(kind: type[Failure]) -> list[type[Failure]]:
+    return [leaf for child in kind.__subclasses__() for leaf in _leaves(child)] or [kind]
+
+
+each_paid = pytest.mark.parametrize("check", [each for each in EVERY if each.paid], ids=lambda check: check.name)
+
+
+@each_paid
+@pytest.mark.parametrize("kind", _leaves(Failure), ids=lambda kind: kind.__name__)
+async def test_a_failure_of_what_it_asks_is_unjudged_and_never_a_rejection(check: Check, kind: type[Failure]) -> None:
+    asked: set[str] = set()
+
+    async def ask(tier: str, request: Request, *, timeout_s: float) -> Reply:
+        assert timeout_s > 0
+        assert request.max_tokens > 0
+        asked.add(tier)
+        raise kind("some_error")
+
+    judgement = await check.judge(case(reply("42"), tier="haiku", ask=ask))
+    _kept(judgement)
+    assert isinstance(judgement.verdict, Unjudged)
+    assert judgement.score is None
+    assert asked == {"sonnet" if check.name == "judge" else "haiku"}
+
+
+@dataclasses.dataclass
+class Says:
+    """Any tier's answer, the same to all."""
+
+    answer: Reply
+
+    async def __call__(self, tier: str, request: Request, *, timeout_s: float) -> Reply:
+        json.dumps(render(request, tier_of(tier), "m", request.max_tokens)).encode()
+        return self.answer
+
+
+@each_paid
+async def test_whatever_it_is_told_it_has_a_verdict(check: Check) -> None:
+    calls = reply(blocks=(ToolUseBlock("u", "t", {"a": _deep_list(900)}),))
+    for text in ODD_TEXTS:
+        for stop in (StopReason.END_TURN, StopReason.MAX_TOKENS, StopReason.REFUSAL):
+            for judged in (reply("42"), reply(text), calls):
+                for asked in (REQUESTS[0], REQUESTS[-1]):
+                    _kept(await check.judge(case(judged, asked, ask=Says(reply(text, stop=stop)))))
 
 
 @each_check

@@ -24,9 +24,10 @@ def status(code: int, *, times: int | None = None, tier: str = "haiku", **more: 
 
 
 def attempts_are_requests(service: Running) -> None:
-    """Upstream HTTP requests, counted by the emulator, are the attempts in the outcomes, exactly."""
-    recorded = sum(len(one.outcome.attempts) for one in service.outcomes())
-    assert recorded == service.upstream_requests
+    """Upstream HTTP requests, counted by the emulator, are the attempts and check calls in the outcomes, exactly."""
+    attempts = [attempt for one in service.outcomes() for attempt in one.outcome.attempts]
+    calls = sum(report.calls for attempt in attempts for report in attempt.checks)
+    assert len(attempts) + calls == service.upstream_requests
 
 
 async def test_a_good_reply_comes_back_with_its_whole_story(tmp_path: Any) -> None:

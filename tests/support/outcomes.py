@@ -228,6 +228,8 @@ check_reports = st.builds(
     cost_usd=_usd,
     started_s=_times,
     duration_s=_times,
+    calls=st.integers(0, 9),
+    overruled=st.booleans(),
 )
 attempts = st.builds(
     Attempt,

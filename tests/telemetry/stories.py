@@ -38,10 +38,10 @@ def reply(tier: str, *, stop: StopReason = StopReason.END_TURN, text: str = "for
 
 
 def check(
-    name: str, verdict: Verdict, *, cost_usd: float = 0.0, at_s: float = 0.0, score: float | None = None
+    name: str, verdict: Verdict, *, cost_usd: float = 0.0, at_s: float = 0.0, score: float | None = None, calls: int = 0
 ) -> CheckReport:
     """A check's report that took 1 ms."""
-    return CheckReport(name, "1", verdict, score, cost_usd, at_s, 0.001)
+    return CheckReport(name, "1", verdict, score, cost_usd, at_s, 0.001, calls)
 
 
 def attempt(
@@ -114,7 +114,8 @@ def stories() -> dict[str, tuple[Outcome, RpcCall]]:
     """Every shape a request can take, by name."""
     first, retry, failover = Purpose.FIRST, Purpose.RETRY, Purpose.FAILOVER
     escalation, longer = Purpose.ESCALATION, Purpose.LONGER
-    judged = (ACCEPTED, check("judge", Accept(), cost_usd=0.000_9, score=0.87, at_s=0.6))
+    scored = replace(check("scorer", Reject("low_score"), score=0.4, at_s=0.6), overruled=True)
+    judged = (ACCEPTED, check("judge", Accept(), cost_usd=0.000_9, score=0.87, at_s=0.6, calls=1))
     unsure = (ACCEPTED, check("judge", Unjudged("timeout"), at_s=0.6))
     rejected = attempt("haiku", first, checks=(ACCEPTED, REJECTED))
     told: dict[str, Outcome] = {
@@ -123,6 +124,7 @@ def stories() -> dict[str, tuple[Outcome, RpcCall]]:
         "misroute": outcome(
             [rejected, attempt("sonnet", escalation, checks=(ACCEPTED,), at_s=1.0)], resolved="sonnet", mode=Mode.DIRECT
         ),
+        "overruled": outcome([attempt("haiku", first, checks=(ACCEPTED, scored, *judged[1:]))], resolved="haiku"),
         "escalated": outcome([rejected, attempt("sonnet", escalation, checks=judged, at_s=1.0)], resolved="sonnet"),
         "unjudged": outcome([attempt("haiku", first, checks=unsure)], resolved="haiku"),
         "retried": outcome(

@@ -87,6 +87,12 @@ def test_money_is_split_into_attempts_and_checks_and_what_was_wasted(telemetry):
     assert value(telemetry, "tierwise_wasted_usd_total", workload="triage") == pytest.approx(0.001_31)
 
 
+def test_what_checks_asked_and_what_it_cost(telemetry):
+    telemetry.record(*STORIES["accepted at once"])
+    assert value(telemetry, "tierwise_check_calls_total", check="judge") == 1
+    assert value(telemetry, "tierwise_check_cost_usd_total", workload="triage", check="judge") == 0.000_9
+
+
 def test_durations(telemetry):
     telemetry.record(*STORIES["misroute"])
     telemetry.rpc(told.rpc("INTERNAL", "router.v1.RouterService/Route"))

@@ -175,8 +175,16 @@ def test_a_paid_check_says_its_score_and_its_price(exported):
         "tierwise.check.version": "1",
         "tierwise.verdict": "accept",
         "tierwise.check.score": 0.87,
+        "tierwise.check.calls": 1,
         "tierwise.cost_usd": 0.000_9,
     }
+
+
+def test_what_a_paid_check_overruled_says_so_and_does_not_colour_the_attempt(exported):
+    spans = exported(*STORIES["overruled"])
+    assert named(spans, "check scorer").attributes["tierwise.check.overruled"] is True
+    [attempt] = [span for span in spans if span.name.startswith("chat ")]
+    assert attempt.attributes["tierwise.verdict"] == "accept"
 
 
 def test_a_failure_is_an_error_with_its_type(exported):

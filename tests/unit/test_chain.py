@@ -14,7 +14,7 @@ from fallback.guards import GuardSettings
 from fallback.job import Rejected, Rules
 from fallback.providers import Endpoint
 from fallback.recovery import RecoverySettings
-from fallback.types import Purpose, Reject, Remedy, Reply, StopReason, Unjudged, Usage
+from fallback.types import Accept, Purpose, Reject, Remedy, Reply, StopReason, Unjudged, Usage
 from tests.support.fakes import (
     BAD,
     Bench,
@@ -601,7 +601,10 @@ async def test_a_cancel_during_the_checks_keeps_the_reply_and_the_reports_so_far
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bench.story == [("haiku", "first", "reply")]
-    assert [each.check for each in bench.attempts[0].checks] == ["scripted"]
+    assert [(each.check, each.verdict) for each in bench.attempts[0].checks] == [
+        ("scripted", Accept()),
+        ("waits", Unjudged("cut_off")),
+    ]
     assert bench.ledger.cost_usd == pytest.approx(HAIKU_USD)
 
 

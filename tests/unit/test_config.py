@@ -174,7 +174,7 @@ WRONG: list[tuple[str, str]] = [
     # checks
     ("[workloads.w]\nchecks = 'labels'", "workloads.w.checks"),
     ("[workloads.w]\nchecks = [3]", "workloads.w.checks.0"),
-    ("[workloads.w]\nchecks = [{}]", "workloads.w.checks: [0].check: expected one of fields, json_schema"),
+    ("[workloads.w]\nchecks = [{}]", "workloads.w.checks: [0].check: expected one of agreement, fields"),
     ("[workloads.w]\nchecks = [{ check = ['labels'] }]", "workloads.w.checks: [0].check"),
     ("[workloads.w]\nchecks = [{ check = 'vibes' }]", "got 'vibes'"),
     ("[workloads.w]\nchecks = [{ check = 'labels' }]", "workloads.w.checks: [0].labels"),

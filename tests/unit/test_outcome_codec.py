@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallback.errors import Failure, Overloaded, RateLimited
-from fallback.types import Accept, Purpose, Reject, Remedy, Unjudged
+from fallback.types import Accept, CheckReport, Purpose, Reject, Remedy, Unjudged
 from router.outcome import Feedback, Mode, Outcome, RetainedText
 from router.store import codec
 from router.store.attempts import decode_attempt, encode_attempt
@@ -140,3 +140,17 @@ def test_reply_costs_hold_what_the_checks_cost() -> None:
     attempt = replace(make.attempt(cost_usd=0.25), checks=(paid,))
     rows = codec.encode(make.outcome(attempts=[make.attempt(result=Overloaded()), attempt]))
     assert [(row["position"], row["tier"], row["cost_usd"]) for row in rows.reply_costs] == [(1, "haiku", 0.75)]
+
+
+def test_what_a_paid_check_did_comes_back_and_rows_from_before_there_were_any_can_be_read() -> None:
+    report = CheckReport("judge", "1+m", Reject("low_grade"), 0.4, 0.01, 0.2, 0.3, calls=2)
+    overruled = CheckReport("scorer", "v1", Accept(), 0.6, overruled=True)
+    attempt = replace(make.attempt(), checks=(overruled, report))
+    row = encode_attempt(attempt)
+    decoded = decode_attempt(json.loads(json.dumps(row)))
+    assert decoded.checks == (overruled, report)
+    assert decoded.rejection == Reject("low_grade")
+    for old in row["checks"]:
+        old.pop("calls", None)
+        old.pop("overruled", None)
+    assert [(each.calls, each.overruled) for each in decode_attempt(row).checks] == [(0, False), (0, False)]

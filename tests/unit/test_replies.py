@@ -46,8 +46,8 @@ ATTEMPTS = (
         1.5,
         cost_usd=0.01,
         checks=(
-            CheckReport("a", "1", Accept(), duration_s=0.001),
-            CheckReport("b", "2", Unjudged("timeout"), cost_usd=0.002),
+            CheckReport("a", "1", Accept(), duration_s=0.001, overruled=True),
+            CheckReport("b", "2", Unjudged("timeout"), cost_usd=0.002, calls=2),
             CheckReport("c", "3", Reject("low_score"), score=0.0),
         ),
     ),
@@ -81,6 +81,7 @@ def test_attempts_with_their_verdicts() -> None:
     assert [v.HasField("score") for v in replied.verdicts] == [False, False, True], "a score of 0 is a score"
     assert replied.verdicts[0].duration.ToMicroseconds() == 1_000
     assert replied.verdicts[1].cost_usd == 0.002
+    assert [(v.calls, v.overruled) for v in replied.verdicts] == [(0, True), (2, False), (0, False)]
     usage = replied.usage
     assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens) == (1, 2, 5)
     assert (usage.cache_write_5m_tokens, usage.cache_write_1h_tokens) == (3, 4)
