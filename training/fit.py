@@ -60,10 +60,12 @@ def fit_router(
 ) -> Fitted:
     """Fit heads and the stacks of `states`. TooLittleData when a tier's request head cannot be fitted."""
     check_enough(data)
+    parts = folds(data, seed, FOLDS)
+    _check_varied(data, parts)
     workloads = tuple(sorted(set(data.workloads.tolist())))[:_MAX_WORKLOADS]
     request = np.full((len(data), len(data.tiers)), np.nan)
     own = {source: np.full(len(data), np.nan) for source in data.sources}
-    for number, (inside, outside) in enumerate(folds(data, seed, FOLDS), start=1):
+    for number, (inside, outside) in enumerate(parts, start=1):
         progress(f"fold {number} of {FOLDS}")
         part = data.take(outside)
         heads = fit_heads(data.take(inside))
@@ -87,6 +89,16 @@ def fit_router(
         version, data.tiers, data.sources, workloads, heads.mean, heads.scale, heads.request, heads.replies, stacks
     )
     return Fitted(model, estimators, beliefs)
+
+
+def _check_varied(data: TrainingSet, parts: Sequence[tuple[Rows, Rows]]) -> None:
+    """TooLittleData where holding a fold out leaves a tier without good or without bad examples."""
+    for tier in data.tiers:
+        for inside, _ in parts:
+            labels = data.labels[tier][inside]
+            for word, label in (("good", 1), ("bad", 0)):
+                if not (labels == label).any():
+                    raise TooLittleData(f"{tier}: its {word} examples are one request over and over")
 
 
 def folds(data: TrainingSet, seed: int, count: int = FOLDS) -> list[tuple[Rows, Rows]]:

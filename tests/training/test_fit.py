@@ -158,6 +158,14 @@ def test_a_tier_that_never_fails_is_said() -> None:
         fit_router(always, version="one-class", states=[()])
 
 
+def test_one_request_sent_over_and_over_is_said() -> None:
+    data, _, _ = world()
+    bad = data.labels["opus"] == 0
+    same = replace(data, groups=np.where(bad, "the same", data.groups.astype("U32")))
+    with pytest.raises(TooLittleData, match="opus: its bad examples are one request over and over"):
+        fit_router(same, version="one-group", states=[()])
+
+
 def test_a_state_hardly_seen_has_no_stack() -> None:
     data, _, _ = world()
     few = replace(data, labels={**data.labels, "opus": np.where(np.arange(N) < 200, np.nan, data.labels["opus"])})
