@@ -75,6 +75,7 @@ class ServerConfig(Section):
     max_text_chars: Count = 2_000_000
     max_in_flight: Count = 512
     grace_s: Seconds = 30.0
+    drain_s: Annotated[Number, Field(ge=0, le=3_600)] = 0.0
     unknown_workloads: Literal["default", "refuse"] = "default"
     max_workloads: Count = 1_000
 

@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _AUDITOR_CLOSE_S = 5.0
 _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
+_TURN_AWAY_S, _TURN_AWAY_TIMES = 0.05, 20
 _RETENTION_EVERY_S = 3_600.0
 _RECOVER_EVERY_S = 60.0
 _SEED_WINDOW_S = 7 * 86_400.0
@@ -117,9 +118,14 @@ class Service:
         await self.stop()
 
     async def stop(self) -> None:
-        """Refuse new requests, let the others finish within the grace, put every outcome on disk, end."""
+        """Say so in health, answer on for `drain_s` while load balancers find out, then take no more.
+
+        Requests under way finish within the grace; every outcome is on disk before the end.
+        """
         config = self.generation.config
         await self.health.leave()
+        await self._clock.sleep(config.server.drain_s)
+        await self._turn_away()
         await self._server.stop(config.server.grace_s)
         for task in self._tasks:
             task.cancel()
@@ -134,6 +140,19 @@ class Service:
             await endpoint.provider.close()
         await asyncio.to_thread(self.telemetry.shutdown, _TELEMETRY_CLOSE_S)
         _log.info("stopped")
+
+    async def _turn_away(self) -> None:
+        """Answer what still comes in with UNAVAILABLE until nothing does, for a second at most.
+
+        What the listener has taken and nobody has looked at when it closes ends as CANCELLED, which callers
+        take for their own doing.
+        """
+        self.admission.close()
+        for _ in range(_TURN_AWAY_TIMES):
+            before = self.admission.arrived
+            await self._clock.sleep(_TURN_AWAY_S)
+            if self.admission.arrived == before:
+                return
 
     # --- reload ----------------------------------------------------------------------------------
 

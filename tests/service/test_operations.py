@@ -167,6 +167,27 @@ async def test_a_stop_lets_requests_finish_and_puts_their_outcomes_on_disk(tmp_p
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_while_draining_health_says_no_and_requests_are_still_answered(tmp_path: Any) -> None:
+    async with running(tmp_path, server={"listen": "127.0.0.1:0", "grace_s": 5, "drain_s": 1.0}) as service:
+        health = health_pb2_grpc.HealthStub(service.channel)
+        asked = health_pb2.HealthCheckRequest(service="router.v1.RouterService")
+        stopping = asyncio.ensure_future(service.service.stop())
+        while (await health.Check(asked)).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        assert (await service.router.Complete(text_request())).accepted
+        await stopping
+        assert len(service.outcomes()) == 1
+
+
+async def test_what_comes_in_at_the_very_end_is_refused_in_words(tmp_path: Any) -> None:
+    async with running(tmp_path) as service:
+        service.service.admission.close()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.router.Complete(text_request())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert details_of(caught.value) == {"reason": "STOPPING", "domain": "tierwise", "retry_s": 0.5, "fields": []}
+
+
 async def test_retention_is_opt_in_and_enforced(tmp_path: Any) -> None:
     workloads = {"kept": {"retention_days": 1}}
     async with running(tmp_path, source=StaticSource("canary reply"), workloads=workloads) as service:
