@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 
 from router.outcome import Audit, Feedback, Outcome
 from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats, audits, codec, queries, sqlite
+from router.store.inserts import Insert
 from router.store.schema import HEAD, audit, feedback, outcome, reply_cost, retained_text
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
@@ -61,7 +62,7 @@ class SqlStore:
         self._engine = self._backend.open_engine(parsed)
         self._writes = self._engine.execution_options(writes=True)
         self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit = (
-            self._backend.insert(table).on_conflict_do_nothing()
+            Insert(self._backend.insert(table).on_conflict_do_nothing(), self._engine)
             for table in (outcome, reply_cost, retained_text, audit)
         )
         self._corrupt_rows = 0
@@ -103,15 +104,12 @@ class SqlStore:
 
     def _insert(self, connection: Connection, rows: Sequence[codec.Encoded]) -> bool:
         """Insert outcomes and, when all of them were new, what belongs to them; whether they were."""
-        done = connection.execute(
-            self._insert_outcome, [row.outcome for row in rows], execution_options={"preserve_rowcount": True}
-        )
-        if done.rowcount != len(rows):
+        if self._insert_outcome(connection, [row.outcome for row in rows]) != len(rows):
             return False
         if costs := [cost for row in rows for cost in row.reply_costs]:
-            connection.execute(self._insert_cost, costs)
+            self._insert_cost(connection, costs)
         if texts := [row.retained for row in rows if row.retained is not None]:
-            connection.execute(self._insert_retained, texts)
+            self._insert_retained(connection, texts)
         return True
 
     def report(self, feedback_: Feedback, *, window_s: float) -> FeedbackStatus:
@@ -141,7 +139,7 @@ class SqlStore:
         with self._errors():
             rows = [audits.encode(one) for one in audits_]
             with self._writes.begin() as connection:
-                connection.execute(self._insert_audit, rows)
+                self._insert_audit(connection, rows)
 
     # --- reading -----------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def _lenient_text(raw: bytes) -> str:
 def _begin(connection: Connection) -> None:
     # A writer takes the lock at once: a read that becomes a write can be refused without waiting.
     writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def upkeep(engine: Engine) -> None:
