@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import anthropic
-import httpx2
 
 from fallback.clock import Clock
 from fallback.errors import CredentialsRefused, MalformedReply, TimedOut
@@ -24,7 +23,6 @@ _MAX_TOKENS = 1_000_000_000  # far above any window; keeps nonsense out of the s
 
 def make_client(
     platform: Platform,
-    http: httpx2.AsyncClient,
     *,
     api_key: str = "",
     base_url: str = "",
@@ -37,7 +35,7 @@ def make_client(
     Retries belong to the chain, inside its budget; a hidden one would be an attempt that nobody
     counted. Spans are made from the recorded attempts.
     """
-    common: dict[str, Any] = {"max_retries": 0, "http_client": http}
+    common: dict[str, Any] = {"max_retries": 0, "http_client": anthropic.DefaultAioHttpClient()}
     if base_url:
         common["base_url"] = base_url
     match platform:
@@ -55,14 +53,13 @@ def make_client(
 
 def make_provider(platform: Platform, clock: Clock, *, api_key: str = "", **settings: str) -> AnthropicProvider:
     """The provider for a platform; `settings` as in `make_client`."""
-    http = anthropic.DefaultAioHttpClient()
-    client = make_client(platform, http, api_key=api_key, **settings)
+    client = make_client(platform, api_key=api_key, **settings)
     post: Post
     match platform:
         case "anthropic":
-            post = PreparedPost(client, http, credentials={})
+            post = PreparedPost(client, credentials={})
         case "foundry":
-            post = PreparedPost(client, http, credentials={"x-api-key": api_key, "api-key": api_key})
+            post = PreparedPost(client, credentials={"x-api-key": api_key, "api-key": api_key})
         case "bedrock" | "vertex":
             post = SdkPost(client)
     return AnthropicProvider(post, clock)
@@ -76,7 +73,7 @@ class AnthropicProvider:
         self._clock = clock
 
     async def send(self, request: Request, tier: Tier, model: str, *, max_tokens: int, timeout_s: float) -> Reply:
-        """One HTTP request. The transport's timeout is per read, so the whole call is bounded here."""
+        """One HTTP request, bounded here as a whole: transports have timeouts for single waits only."""
         body = render(request, tier, model, max_tokens)
         if request.output_schema is not None:
             body["output_config"]["format"]["schema"] = _supported(json.dumps(request.output_schema))

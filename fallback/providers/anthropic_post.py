@@ -1,8 +1,9 @@
 """Ways of sending a body to the Messages API, each with exactly one HTTP request.
 
-`SdkPost` is the SDK's own low-level call. Half of what that call costs goes into building the same request
-again each time, so where the credentials are a fixed key, `PreparedPost` asks the SDK once for what its calls
-have in common and sends by the SDK's HTTP client. A test holds the two to the same request.
+`SdkPost` is the SDK's own low-level call. Most of what that call costs goes into building the same request again
+each time and into the client between it and aiohttp. So where the credentials are a fixed key, `PreparedPost` asks
+the SDK once for what its calls have in common and hands each body to aiohttp, which is the SDK's transport here
+anyway. A test holds the two to the same request.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol
+from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import anthropic
 import httpx2
 
-from fallback.errors import ConnectionFailed, TimedOut
+from fallback.errors import ConnectionFailed
 
 PATH = "/v1/messages"
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -33,7 +36,7 @@ class Post(Protocol):
     async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:
         """The body of a good response. Raises anthropic.AnthropicError or a Failure.
 
-        `timeout_s` bounds each wait of the transport (connecting, one read), not the whole call.
+        The caller bounds the whole call; `timeout_s` is for ways that want to know of it.
         """
 
     async def close(self) -> None:
@@ -66,54 +69,68 @@ class SdkPost:
 
 
 class PreparedPost:
-    """The SDK's URL and headers, made once, sent by the HTTP client that the SDK was given.
+    """The SDK's URL and headers, made once, with an aiohttp session of the SDK's limits, trust and proxies.
 
-    `credentials` are the headers that the SDK's client adds to its default ones only when it sends.
+    `credentials` are the headers that the SDK's client adds to its default ones only when it sends. The session
+    keeps no cookies.
     """
 
-    def __init__(self, client: Client, http: httpx2.AsyncClient, credentials: Mapping[str, str]) -> None:
+    def __init__(self, client: Client, credentials: Mapping[str, str]) -> None:
         self._client = client
-        self._http = http
         self._credentials = credentials
-        self._prepared: httpx2.Request | None = None
+        self._url = str(client.base_url).rstrip("/") + PATH
+        self._tls = httpx2.create_ssl_context()
+        self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:
+    async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:  # noqa: ARG002 - see Post
         """One HTTP request."""
-        # Made at the first call, not before: one of the headers names the event loop's library.
-        prepared = self._prepared = self._prepared or self._prepare()
-        request = httpx2.Request(
-            "POST",
-            prepared.url,
-            headers=prepared.headers,
-            content=_dumps(body).encode(),
-            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)},
-        )
+        session = self._session = self._session or self._open()
+        content = _dumps(body).encode()
         try:
-            response = await self._http.send(request, follow_redirects=False)
-        except httpx2.TimeoutException:
-            raise TimedOut("client_timeout_error") from None
-        except Exception:  # noqa: BLE001 - the transport's errors are of three libraries; the SDK reads them like this
+            async with session.post(self._url, data=content, allow_redirects=False) as response:
+                answer = await response.read()
+        except Exception:  # noqa: BLE001 - aiohttp's errors, the socket's, the decoder's: the SDK reads them all so
             raise ConnectionFailed("connection_error") from None
-        if not response.is_success:
-            raise anthropic.APIStatusError("", response=response, body=_json(response))
-        return response.content
+        if not response.ok or response.status >= 300:
+            raise self._status_error(response, answer)
+        return answer
 
-    def _prepare(self) -> httpx2.Request:
+    def _open(self) -> aiohttp.ClientSession:
+        """At the first call, not before: the session and one of the headers belong to the running loop."""
         sdk = {name: value for name, value in self._client.default_headers.items() if isinstance(value, str)}
-        url = str(self._client.base_url).rstrip("/") + PATH
-        headers = {"x-stainless-retry-count": "0", **sdk, **self._credentials}
-        prepared = self._http.build_request("POST", url, headers=headers)
-        del prepared.headers["content-length"]  # of no content
-        return prepared
+        limits = anthropic.DEFAULT_CONNECTION_LIMITS
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=limits.max_connections or 0, keepalive_timeout=limits.keepalive_expiry, ssl=self._tls
+            ),
+            headers={"x-stainless-retry-count": "0", "Accept-Encoding": "gzip, deflate", **sdk, **self._credentials},
+            timeout=aiohttp.ClientTimeout(total=None),  # the caller's: see Post
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=_proxy_of(httpx2.URL(self._url)),
+        )
+
+    def _status_error(self, response: aiohttp.ClientResponse, content: bytes) -> anthropic.APIStatusError:
+        """The SDK's error, which takes type and code from the body; without the request, which holds the key."""
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):
+            body = None
+        told = httpx2.Response(
+            response.status, headers=list(response.headers.items()), request=httpx2.Request("POST", self._url)
+        )
+        return anthropic.APIStatusError("", response=told, body=body)
 
     async def close(self) -> None:
-        """Close the client's connections."""
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
         await self._client.close()
 
 
-def _json(response: httpx2.Response) -> object:
-    """An error's body, of which the SDK's error takes type and code; None where it is not JSON."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
+def _proxy_of(url: httpx2.URL) -> str | None:
+    """The proxy that the environment names for the URL; None without one."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.host):
         return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import anthropic
 from aiohttp import web
 
 from fallback.providers.anthropic_api import AnthropicProvider, make_client, make_provider
@@ -84,7 +83,7 @@ async def provider(url: str, clock: FakeClock | None = None, way: Way = "prepare
     if way == "prepared":
         made = make_provider("anthropic", clock, api_key=key, base_url=url)
     else:
-        client = make_client("anthropic", anthropic.DefaultAioHttpClient(), api_key=key, base_url=url)
+        client = make_client("anthropic", api_key=key, base_url=url)
         made = AnthropicProvider(SdkPost(client), clock)
     try:
         yield made

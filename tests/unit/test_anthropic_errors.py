@@ -301,7 +301,7 @@ async def test_a_prepared_request_is_the_one_that_the_sdk_would_send(
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-team: search")
     server.says(200, MESSAGE)
     base_url = server.url + path
-    client = make_client(platform, anthropic.DefaultAioHttpClient(), api_key="sk-canary-key", base_url=base_url)
+    client = make_client(platform, api_key="sk-canary-key", base_url=base_url)
     by_sdk = AnthropicProvider(SdkPost(client), clock)
     prepared = make_provider(platform, clock, api_key="sk-canary-key", base_url=base_url)
     asked = request("Grüße, \u2028 and \U0001f600", output_schema={"type": "object"})
@@ -311,12 +311,33 @@ async def test_a_prepared_request_is_the_one_that_the_sdk_would_send(
     await prepared.close()
     of_sdk, first, second = server.seen
     assert first == second
-    # What the SDK alone sends: its timeouts, for the provider's statistics.
-    timeouts = {"x-stainless-timeout", "x-stainless-read-timeout"}
-    expected = {name.lower(): value for name, value in of_sdk[1].items() if name.lower() not in timeouts}
+    # What the SDK alone sends: its timeouts, for the provider's statistics, and HTTP/1.1's default in words.
+    of_sdk_alone = {"x-stainless-timeout", "x-stainless-read-timeout", "connection"}
+    expected = {name.lower(): value for name, value in of_sdk[1].items() if name.lower() not in of_sdk_alone}
     assert {name.lower(): value for name, value in first[1].items()} == expected
     assert (expected["x-team"], expected["anthropic-version"]) == ("search", "2026-10-21")
     assert (first[0], first[2]) == (of_sdk[0], of_sdk[2])
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+async def test_the_environments_proxy_is_used(
+    server: Upstream, monkeypatch: pytest.MonkeyPatch, way: Way, variable: str
+) -> None:
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, server.url)
+    server.says(200, MESSAGE)
+    async with provider("http://claude.invalid", way=way) as road:
+        await send(road)
+    ((path, headers, _),) = server.seen
+    assert (path, headers["Host"]) == ("/v1/messages", "claude.invalid")
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")  # where nobody listens
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with provider(server.url, way=way) as road:
+        await send(road)
+    assert len(server.seen) == 2
 
 
 async def test_a_compressed_answer(server: Upstream, road: AnthropicProvider) -> None:
@@ -419,7 +440,7 @@ def test_an_error_without_a_status(kind: object, expected: type[Failure]) -> Non
     ],
 )
 async def test_every_platforms_client_has_its_own_retries_off(platform: Any, settings: dict[str, str]) -> None:
-    client = make_client(platform, anthropic.DefaultAioHttpClient(), **settings)
+    client = make_client(platform, **settings)
     assert client.max_retries == 0
     await client.close()
     road = make_provider(platform, FakeClock(), **settings)
