@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from training.cli_certify import certify
+from training.cli_checks import checks
 from training.cli_shared import (
     EXIT_CODES,
     FAILED,
@@ -201,3 +202,4 @@ def benchmark(
 
 
 main.add_command(certify)
+main.add_command(checks)
