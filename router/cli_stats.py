@@ -27,7 +27,7 @@ def existing(url: str) -> str:
 @click.option("--days", default=7.0, show_default=True, help="How far back to look.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> None:
-    """Per workload: share resolved by tier, escalation rate and its break-even line, cost and saving."""
+    """Per workload: share resolved by tier, escalations and their break-even line, cost, saving, what audits found."""
     from router.config import ConfigError, load_config
     from router.stats import as_json as to_json
     from router.stats import render, rows
@@ -47,4 +47,4 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> 
         return
     from rich.console import Console
 
-    Console(width=max(170, Console().width)).print(render(found))
+    Console(width=max(230, Console().width)).print(render(found))

@@ -6,12 +6,14 @@ break-even line is what these requests paid, not a list price.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fallback.economics import break_even_rate
 from router.experience import wilson
+from router.rates import Rate, clopper_pearson, false_accept, false_escalate
 from router.store import WorkloadStats
 
 if TYPE_CHECKING:
@@ -57,7 +59,10 @@ class StartTier:
 
 @dataclass(frozen=True, slots=True)
 class StatsRow:
-    """One workload. `saved` is the share of the always-top-tier cost that was not spent; None without one."""
+    """One workload. `saved` is the share of the always-top-tier cost that was not spent; None without one.
+
+    `audits` are those for which a lot was drawn; their cost is in no other figure of the row.
+    """
 
     workload: str
     requests: int
@@ -72,15 +77,11 @@ class StatsRow:
     cost_per_request_usd: float
     saved: float | None
     feedback_bad: Share
-
-
-def clopper_pearson(count: int, of: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share; (0, 1) when `of` is 0."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(count, of - count + 1, 0.025)) if count > 0 else 0.0
-    high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
-    return low, high
+    audits: int
+    audit_cost_usd: float
+    false_accept: Rate
+    false_accept_by_tier: dict[str, Rate]
+    false_escalate: Rate
 
 
 def rows(stats: Sequence[WorkloadStats], ladder: Sequence[str]) -> list[StatsRow]:
@@ -90,6 +91,7 @@ def rows(stats: Sequence[WorkloadStats], ladder: Sequence[str]) -> list[StatsRow
 
 def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
     reports = stats.feedback_good + stats.feedback_bad
+    audited = _in_order({tally.tier: 0 for tally in stats.audits if tally.accepted}, ladder)
     return StatsRow(
         workload=stats.workload,
         requests=stats.requests,
@@ -104,6 +106,13 @@ def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
         cost_per_request_usd=stats.cost_usd / stats.requests if stats.requests else 0.0,
         saved=1.0 - stats.cost_usd / stats.top_tier_cost_usd if stats.top_tier_cost_usd > 0 else None,
         feedback_bad=Share(stats.feedback_bad, reports, *clopper_pearson(stats.feedback_bad, reports)),
+        audits=sum(tally.count for tally in stats.audits if tally.accepted),
+        audit_cost_usd=math.fsum(tally.cost_usd for tally in stats.audits),
+        false_accept=false_accept(stats.audits),
+        false_accept_by_tier={
+            tier: false_accept(tally for tally in stats.audits if tally.tier == tier) for tier in audited
+        },
+        false_escalate=false_escalate(stats.audits),
     )
 
 
@@ -163,8 +172,9 @@ def render(found: Sequence[StatsRow]) -> Table:
         "$/1,000",
         "saved",
         "bad by feedback",
+        "audits",
     ):
-        table.add_column(heading, justify="right", no_wrap=heading.startswith("start tier"))
+        table.add_column(heading, justify="right", no_wrap=heading.startswith(("start tier", "audits")))
     for row in found:
         table.add_row(
             Text(row.workload),  # a caller's word: never markup
@@ -177,6 +187,7 @@ def render(found: Sequence[StatsRow]) -> Table:
             f"{1000 * row.cost_per_request_usd:,.4g}",
             "–" if row.saved is None else f"{row.saved:.1%}",
             Text(_percent(row.feedback_bad)),
+            Text("\n".join(_audit_lines(row)) or "–"),
         )
     return table
 
@@ -186,6 +197,17 @@ def _resolved_lines(row: StatsRow) -> list[str]:
     lines += [f"not accepted {row.unaccepted:,}"] if row.unaccepted else []
     lines += [f"no reply {row.no_reply:,}"] if row.no_reply else []
     return lines
+
+
+def _audit_lines(row: StatsRow) -> list[str]:
+    rates = (("false accepts", row.false_accept), ("false escalations", row.false_escalate))
+    lines = [f"{name} {_percent_rate(rate)}" for name, rate in rates if rate.n]
+    return [*lines, f"{row.audits:,} for ${row.audit_cost_usd:,.4g}"] if row.audits or lines else []
+
+
+def _percent_rate(rate: Rate) -> str:
+    unclear = f", {rate.undetermined:,} undetermined" if rate.undetermined else ""
+    return f"{rate.value:.1%} [{rate.low:.1%}–{rate.high:.1%}] of {rate.n:,}{unclear}"
 
 
 def _start_line(start: StartTier) -> str:

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from router.store import Store
+from training.audited import audited
 from training.dataset import MAX_REQUESTS, Dataset, read_dataset
 from training.evaluate import evaluate
 from training.follow import Policy
@@ -167,6 +168,7 @@ def _read(
         started_at_s=now_s,
         data=found,
         evaluation=None,
+        audits=audited(store, since_s),
     )
     return held_in, held_out, night
 
@@ -286,7 +288,9 @@ def _nothing_to_do(registry: Registry, night: Night) -> Night:
         then = load_night(registry.path(night.version) / NIGHT_FILE)
     except (OSError, ValueError, RegistryError):
         then = night  # pruned since
-    return replace(then, result="nothing_to_do", reasons=(reason,), started_at_s=night.started_at_s)
+    return replace(
+        then, result="nothing_to_do", reasons=(reason,), started_at_s=night.started_at_s, audits=night.audits
+    )
 
 
 def _report(night: Night, saved: Path, report: Path | None, tell: Progress) -> None:

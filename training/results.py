@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from router.certificate import Certificate
+from router.rates import Rate
 
 NIGHT_FILE = "night.json"  # beside the model, in its version
 
@@ -134,6 +135,16 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Audited:
+    """What one workload's audits found and cost, over the night's whole window."""
+
+    workload: str
+    cost_usd: float
+    false_accept: Rate
+    false_escalate: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class Night:
     """One night, whole. `result` is what became of it; `reasons` say why, in words.
 
@@ -154,6 +165,7 @@ class Night:
     champion_thresholds: Mapping[str, float] = field(default_factory=dict)
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
     recertified: str = ""
+    audits: tuple[Audited, ...] = ()
 
 
 _NIGHT = TypeAdapter(Night)

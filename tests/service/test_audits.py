@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
+from router.cli import main
 from router.outcome import Audit, AuditMethod, AuditVerdict
 from router.v1 import feedback_pb2
 from tests.service.test_complete import until
@@ -240,3 +243,18 @@ async def test_an_audit_has_a_trace_of_its_own_linked_to_the_requests(tmp_path: 
         assert root.attributes["tierwise.audit.cost_usd"] == call.attributes["tierwise.cost_usd"] == audit.cost_usd > 0
         assert request.attributes["tierwise.cost_usd"] == response.cost_usd
         assert root.attributes["tierwise.request_id"] == response.request_id
+
+
+async def test_the_statistics_say_how_often_an_accepted_reply_was_bad(tmp_path: Any) -> None:
+    async with running(tmp_path, source=WRONG, **workloads(audit_verifier=VERIFIER)) as service:
+        for text in ("easy", "hard", "easy", "easy"):
+            await service.router.Complete(text_request(text, workload="w"))
+        found = await settled(service, 4)
+        command = ["stats", "--store", service.store_url, "--json"]
+        done = await asyncio.to_thread(CliRunner().invoke, main, command)
+    [row] = json.loads(done.output)
+    rate = row["false_accept"]
+    assert (rate["value"], rate["n"], rate["bad"]) == (0.25, 4, 1)
+    assert 0 < rate["low"] < 0.25 < rate["high"] < 1
+    assert row["audit_cost_usd"] == pytest.approx(sum(audit.cost_usd for audit in found))
+    assert row["cost_per_request_usd"] == pytest.approx(sum(one.outcome.cost_usd for one in service.outcomes()) / 4)

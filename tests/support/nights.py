@@ -23,7 +23,7 @@ from router.certificate import Certificate
 from router.features import FEATURES_VERSION, request_features
 from router.outcome import Decision, Feedback, Mode
 from router.reply_features import reply_features
-from router.store import Recorded
+from router.store import Recorded, WorkloadStats
 from tests.support import outcomes as make
 from training.artifacts import write_certificates
 from training.dataset import Dataset
@@ -124,9 +124,13 @@ class Log:
 
     def __init__(self, records: Sequence[Recorded]) -> None:
         self.records = list(records)
+        self.workloads: list[WorkloadStats] = []
 
     def read(self, *, since_s: float = 0.0, until_s: float = math.inf) -> Iterator[Recorded]:
         return (each for each in self.records if since_s <= each.outcome.received_at_s < until_s)
+
+    def stats(self, *, since_s: float = 0.0) -> list[WorkloadStats]:
+        return self.workloads
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a night has no business with {name}")

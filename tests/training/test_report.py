@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from router.outcome import AuditMethod, AuditVerdict
+from router.store import AuditTally
 from tests.support.nights import START_S, FixedLearner, Log, World
+from tests.unit.test_stats import workload
+from training.audited import audited
 from training.nightly import NightSettings, run_night
 from training.registry import Registry
 from training.report import headline, render, write_report
@@ -64,6 +68,19 @@ def test_it_says_what_happened_and_shows_every_policy(published: Night) -> None:
     for reason in published.reasons:
         assert reason in text
     assert html.count("<svg") == 3
+
+
+def test_what_audits_found_is_in_the_night_and_in_its_report(published: Night) -> None:
+    log = Log([])
+    found = AuditTally("haiku", True, AuditMethod.JUDGE, AuditVerdict.GOOD, 95, 1900.0, 38_000.0, 0.25)
+    bad = replace(found, verdict=AuditVerdict.BAD, count=5, weight=100.0, weight_squared=2_000.0)
+    log.workloads = [workload(audits=(found, bad)), workload(workload="quiet")]
+    night = replace(published, audits=audited(log, 0.0))
+    assert [each.workload for each in night.audits] == ["triage"]
+    text = Elements(render(night)).text
+    for expected in ("What audits found", "5.0% [1.6%, 11.3%]", "not measured", "$0.5"):
+        assert expected in text, expected
+    assert "What audits found" not in render(published)
 
 
 def test_simulated_data_are_labelled_everywhere(published: Night) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from router import stats
-from router.store import WorkloadStats
+from router.outcome import AuditMethod, AuditVerdict
+from router.store import AuditTally, WorkloadStats
 
 LADDER = ("haiku", "sonnet", "opus")
 
@@ -38,7 +39,7 @@ def workload(**changed: object) -> WorkloadStats:
 
 
 def printed(rows: list[stats.StatsRow]) -> str:
-    console = Console(file=io.StringIO(), width=240, color_system=None)
+    console = Console(file=io.StringIO(), width=300, color_system=None)
     console.print(stats.render(rows))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -107,6 +108,29 @@ def test_the_table_holds_the_numbers() -> None:
     for expected in ("triage", "[red]other", "haiku 75.0%", "not accepted 6", "no reply 4", "20.0% [15", "12 of 260",
                      "75.0%", "10.0% [0.3%–44.5%]", "< 95.0%: pays", "no line yet"):  # fmt: skip
         assert expected in text, expected
+
+
+def test_what_audits_found_is_shown_with_how_sure_it_is() -> None:
+    def tally(count: int, verdict: AuditVerdict, *, accepted: bool = True, tier: str = "haiku") -> AuditTally:
+        method = AuditMethod.VERIFIER if accepted else AuditMethod.ANSWERS
+        return AuditTally(tier, accepted, method, verdict, count, count * 20.0, count * 400.0, count * 0.01)
+
+    audits = (
+        tally(90, AuditVerdict.GOOD),
+        tally(5, AuditVerdict.BAD),
+        tally(5, AuditVerdict.GOOD, tier="sonnet"),
+        tally(3, AuditVerdict.GOOD, accepted=False),
+        tally(7, AuditVerdict.UNKNOWN, accepted=False),
+    )
+    [row] = stats.rows([workload(audits=audits)], LADDER)
+    assert (row.audits, row.audit_cost_usd) == (100, pytest.approx(1.1))
+    assert list(row.false_accept_by_tier) == ["haiku", "sonnet"]
+    text = printed([row])
+    for expected in ("false accepts 5.0% [1.6%–11.3%] of 100", "false escalations 30.0% [", "100 for $1.1"):
+        assert expected in text, expected
+    [as_json] = json.loads(json.dumps(stats.as_json([row])))
+    assert as_json["false_accept"]["bad"] == 5
+    assert as_json["false_escalate"]["n"] == 10
 
 
 def test_no_rows_are_said_in_words() -> None:
