@@ -87,7 +87,7 @@ class Asking:
             if reply is None:
                 call.failed(ended)
             else:
-                call.replied()
+                call.replied(reply)
                 self.cost_usd += self._upstream.prices.cost_usd(
                     tier.model, reply.usage, multiplier=endpoint.price_multiplier
                 )

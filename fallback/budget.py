@@ -4,6 +4,11 @@ The token scheme of gRPC A6 (grpc/proposal A6-client-retries.md): a Failure take
 gives `ratio` back, and retries are allowed only while more than half of the tokens are left. There is
 no clock in it, so the bound on extra calls in an outage is absolute: `max_tokens / 2`, at any rate.
 
+A retry and a failover both ask the budget of the provider that would get the call. A hedge follows no
+Failure, so nothing would bound it: it takes a token itself when it is sent, and is allowed only in the
+upper quarter of the tokens, so that hedging never takes from retries what they need. Hedges come to at
+most `ratio` of the replies.
+
 The ratio is chosen on purpose: retrying goes on for good while the share of failures stays below
 ratio/(1+ratio). 0.25 keeps retrying up to 20 % failures, where retries still rescue nearly all
 requests, and stops above, where they mostly add load.
@@ -34,10 +39,22 @@ class RetryBudget:
         """Whether another call because of a Failure may be made now."""
         return self._tokens > self._max_tokens / 2
 
+    @property
+    def allows_hedge(self) -> bool:
+        """Whether a call beside one that is late may be made now."""
+        return self._tokens > self._max_tokens * 3 / 4
+
+    def on_hedge(self) -> None:
+        """A hedge is being sent."""
+        self._take()
+
     def on_reply(self) -> None:
         """A call ended in a Reply."""
         self._tokens = min(self._max_tokens, self._tokens + self._ratio)
 
     def on_failure(self) -> None:
         """A call ended in a Failure that another call could mend."""
+        self._take()
+
+    def _take(self) -> None:
         self._tokens = max(0.0, self._tokens - 1.0)

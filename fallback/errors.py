@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import Self
 
+HEDGE_LOST = "hedge_lost"  # Cancelled because the other of two attempts replied first
+
 
 class Failure(Exception):
     """An operational end of an attempt. Never a verdict, never a label."""

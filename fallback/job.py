@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fallback import cascade
 from fallback.checks import Check
@@ -41,7 +41,11 @@ def next_above(rejected: Rejected) -> cascade.Step:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request with its plan. `tiers` in the order to try; `allowed` may be failed over to as well."""
+    """One request with its plan. `tiers` in the order to try; `allowed` may be failed over to as well.
+
+    `slow_s`: by tier, how long a slow attempt (p95) takes, where it is known. `hedge_after_s`: by tier, when
+    a second attempt is sent beside one that has not ended; empty without hedging.
+    """
 
     request: Request
     tiers: tuple[str, ...]
@@ -51,6 +55,8 @@ class Job:
     deadline_s: float
     cost_cap_usd: float = float("inf")
     steer: Steering = next_above
+    slow_s: Mapping[str, float] = field(default_factory=dict)
+    hedge_after_s: Mapping[str, float] = field(default_factory=dict)
 
     def above(self, tier: str, rung: Mapping[str, int]) -> tuple[str, ...]:
         """The plan's tiers above `tier`, which a failover may have left out of the plan."""

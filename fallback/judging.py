@@ -59,7 +59,7 @@ class Judging:
                     continue
                 asking = None
                 if check.paid:
-                    ledger.judged(tuple(reports))  # what is spent so far bounds what the check may spend
+                    ledger.judged(reply, tuple(reports))  # what is spent so far bounds what the check may spend
                     asking = self._resilience.asking(job, tier, ledger)
                 await self._report(job, check, asking, tier, reply, reports, ledger)
                 reports[:] = settled(reports)
@@ -73,7 +73,7 @@ class Judging:
             by = next((report for report in reports if report.verdict is rejection), None)
             return Judged(tuple(reports), rejection, by)
         finally:
-            ledger.judged(tuple(reports))
+            ledger.judged(reply, tuple(reports))
 
     async def _report(
         self,

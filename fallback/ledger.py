@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fallback.types import Attempt, CheckReport
+from fallback.types import Attempt, CheckReport, Reply
 
 
 class Ledger:
@@ -31,6 +31,7 @@ class Ledger:
         """An attempt has ended."""
         self._attempts.append(attempt)
 
-    def judged(self, reports: tuple[CheckReport, ...]) -> None:
-        """The checks of the last attempt have ended."""
-        self._attempts[-1] = replace(self._attempts[-1], checks=reports)
+    def judged(self, reply: Reply, reports: tuple[CheckReport, ...]) -> None:
+        """The checks of a reply have ended."""
+        position = max(at for at, attempt in enumerate(self._attempts) if attempt.result is reply)
+        self._attempts[position] = replace(self._attempts[position], checks=reports)

@@ -2,7 +2,10 @@
 
 Order: another endpoint of the same tier at once; then the same endpoint again after a jittered
 backoff (or after the provider's Retry-After where that fits the time left); then a neighbouring tier
-where the workload allows it; else give up. All of it only while the retry budget allows.
+where the workload allows it; else give up. Where nothing was sent, because every road to the tier is
+closed, a neighbouring tier comes before waiting, and only a rate limit is waited for.
+
+Each call beyond the first needs the leave of the retry budget of the provider that would get it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fallback.errors import EndpointUnusable, Failure, NotAttempted, RateLimited, Transient
+
+_LEAST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +31,9 @@ class RecoverySettings:
 class Situation:
     """What is known when an attempt has failed.
 
-    `other_endpoint` and `other_tier` are usable and not yet tried for this step; empty when there is
-    none. `budget_allows` is true as well while this step has made no call: going where a breaker is
-    closed is no extra call.
+    `other_endpoint` and `other_tier` are usable, not yet tried for this step, and inside their provider's
+    budget; empty when there is none. `budget_allows` is about the same endpoint again. While this step has
+    made no call, every budget allows: a first call elsewhere is no extra call.
     """
 
     attempts_on_tier: int
@@ -74,20 +79,35 @@ def decide(failure: Failure, now: Situation, settings: RecoverySettings, uniform
     """The action after `failure`; `uniform` in [0, 1) is the jitter's randomness."""
     if not isinstance(failure, Transient | EndpointUnusable | NotAttempted):
         return GiveUp("not_recoverable")
-    if not now.budget_allows:
-        return GiveUp("retry_budget")
+    waits = _may_wait(failure, now, settings, uniform)
     if now.attempts_on_tier < settings.attempts_per_tier and now.time_left_s >= now.tier_min_time_s:
         if now.other_endpoint:
             return FailOverEndpoint(now.other_endpoint)
-        if isinstance(failure, Transient):
-            delay_s = backoff_s(failure, now.attempts_on_tier, settings, uniform)
-            if now.time_left_s - delay_s >= now.tier_min_time_s:
-                return Retry(delay_s)
+        if waits is not None and isinstance(failure, Transient):
+            return Retry(waits)
     if now.other_tier:
         return FailOverTier(now.other_tier)
+    if waits is not None:
+        return Retry(waits)
     if now.attempts_on_tier >= settings.attempts_per_tier:
         return GiveUp("attempts")
+    if not now.budget_allows:
+        return GiveUp("retry_budget")
     return GiveUp("deadline" if isinstance(failure, Transient) else "no_alternative")
+
+
+def _may_wait(failure: Failure, now: Situation, settings: RecoverySettings, uniform: float) -> float | None:
+    """Seconds after which the same tier may be called again; None where waiting does not help or is not allowed."""
+    if not now.budget_allows or now.attempts_on_tier >= settings.attempts_per_tier:
+        return None
+    if isinstance(failure, NotAttempted) and failure.error_type == RateLimited.kind:
+        # Many wait for the same moment: they are spread over a fifth of the wait.
+        delay_s = max(_LEAST_WAIT_S, failure.retry_after_s or 0.0) * (1.0 + settings.jitter * uniform)
+    elif isinstance(failure, Transient):
+        delay_s = backoff_s(failure, now.attempts_on_tier, settings, uniform)
+    else:
+        return None
+    return delay_s if now.time_left_s - delay_s >= now.tier_min_time_s else None
 
 
 def backoff_s(failure: Failure, attempts: int, settings: RecoverySettings, uniform: float) -> float:

@@ -6,20 +6,22 @@ It knows no verdict: whether a reply is good is the chain's business (`fallback.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from fallback import race
 from fallback.asking import Asking, Upstream
 from fallback.clock import Clock
 from fallback.economics import PriceBook
-from fallback.errors import Cancelled, Failure, NotAttempted, UpstreamError
+from fallback.errors import HEDGE_LOST, Cancelled, Failure, NotAttempted, UpstreamError
 from fallback.guards import Call, Guards
 from fallback.job import Job, Step
 from fallback.ledger import Ledger
 from fallback.providers import Endpoint
 from fallback.recovery import FailOverEndpoint, FailOverTier, GiveUp, RecoverySettings, Retry, Situation, decide
 from fallback.types import Attempt, Purpose, Reply, Request, Tier, Usage
+from fallback.walk import Walk
 
-# Kept back beside the next tier's own minimum: a timeout fires a little late.
+# Kept back beside what the next attempt needs: a timeout fires a little late.
 _SLACK_S = 0.1
 
 
@@ -55,47 +57,32 @@ class Resilience:
         """A reply from the step's tier, or from a neighbour after a Failure; raises the last Failure."""
         if obstacle := self._obstacle(job, step, ledger):
             raise NotAttempted(obstacle)
-        tier, purpose = step.tier, step.purpose
-        endpoint = self._endpoints[tier.endpoints[0]]
+        walk = self._start(job, step, ledger)
         failure: Failure | None = None
-        tried_endpoints, visited, calls_on_tier, calls = {endpoint.name}, {tier.name}, 0, 0
         while True:
-            call = self._guards.permit(endpoint, tier.name)
+            call = self._guards.permit(walk.endpoint, walk.tier.name)
             if call is None:
-                wait_s = self._guards.retry_after_s((self._endpoints[name] for name in tier.endpoints), tier.name)
-                failure = failure or NotAttempted("breaker_open", retry_after_s=wait_s)
-                ended: Failure = NotAttempted("breaker_open")
+                walk.tried.add(walk.endpoint.name)
+                roads = (self._endpoints[name] for name in walk.tier.endpoints)
+                walk.endpoint, hold = self._guards.first_open(roads, walk.tier.name)
+                ended: Failure = NotAttempted(hold.cause, retry_after_s=hold.wait_s)
+                failure = failure or ended
             else:
-                max_tokens = min(step.max_tokens, tier.max_output_tokens)
-                result = await self._attempt(job, ledger, tier, endpoint, call, purpose, max_tokens)
+                result = await self._call(job, step, ledger, walk, call)
                 if isinstance(result, Reply):
-                    return tier, result
+                    return walk.tier, result
                 failure = ended = result
-                calls_on_tier, calls = calls_on_tier + 1, calls + 1
-            situation = Situation(
-                attempts_on_tier=calls_on_tier,
-                time_left_s=self.time_left_s(job),
-                tier_min_time_s=tier.min_time_s,
-                budget_allows=calls == 0 or self._guards.budget(endpoint).allows,
-                other_endpoint=self._other_endpoint(tier, tried_endpoints),
-                other_tier=self._other_tier(job, ledger, tier, visited, step.max_tokens),
-            )
-            match decide(ended, situation, self._recovery, self._uniform()):
+            match decide(ended, self._situation(job, ledger, walk), self._recovery, self._uniform()):
                 case Retry(delay_s):
-                    purpose = Purpose.RETRY
+                    walk.again()
                     await self._clock.sleep(delay_s)
-                    if self.time_left_s(job) < tier.min_time_s:  # the sleep ended late
+                    if self.time_left_s(job) < walk.tier.min_time_s:  # the sleep ended late
                         raise failure.bare()
                 case FailOverEndpoint(name):
-                    purpose = Purpose.FAILOVER if calls else purpose
-                    endpoint = self._endpoints[name]
-                    tried_endpoints.add(name)
+                    walk.to_endpoint(self._endpoints[name])
                 case FailOverTier(name):
-                    purpose = Purpose.FAILOVER if calls else purpose
                     tier = self._tiers[name]
-                    endpoint = self._endpoints[tier.endpoints[0]]
-                    tried_endpoints, calls_on_tier = {endpoint.name}, 0
-                    visited.add(name)
+                    walk.to_tier(tier, self._road(tier, (), free=walk.calls == 0) or self._endpoints[tier.endpoints[0]])
                 case GiveUp():
                     raise failure.bare()
 
@@ -104,84 +91,9 @@ class Resilience:
         limit = min(max_tokens, self._tiers[tier].max_output_tokens)
         return self._prices.bound_usd(self._tiers[tier].model, request, limit, multiplier=self._surcharge[tier])
 
-    def _obstacle(self, job: Job, step: Step, ledger: Ledger) -> str:
-        """Why this step must not start: no time or no money left for it; empty when it may."""
-        if self.time_left_s(job) < step.tier.min_time_s:
-            return "deadline"
-        if job.cost_cap_usd < float("inf"):
-            bound_usd = self.bound_usd(step.tier.name, job.request, step.max_tokens)
-            if ledger.cost_usd + bound_usd > job.cost_cap_usd:
-                return "cost_cap"
-        return ""
-
-    async def _attempt(
-        self, job: Job, ledger: Ledger, tier: Tier, endpoint: Endpoint, call: Call, purpose: Purpose, max_tokens: int
-    ) -> Reply | Failure:
-        """One upstream call, recorded however it ends."""
-        started_s = self._clock.monotonic_s()
-        result: Reply | Failure = UpstreamError("client_error")  # stays so when our own side breaks
-        try:
-            model = endpoint.model(tier)
-            timeout_s = self._slice_s(job, tier)
-            result = await endpoint.provider.send(job.request, tier, model, max_tokens=max_tokens, timeout_s=timeout_s)
-        except Failure as failure:
-            result = failure.bare()
-        except asyncio.CancelledError:
-            result = Cancelled()
-            raise
-        finally:
-            if isinstance(result, Reply):
-                call.replied()
-            else:
-                call.failed(result)
-            usage = result.usage if isinstance(result, Reply) else Usage()
-            ledger.attempted(
-                Attempt(
-                    tier=tier.name,
-                    model=tier.model,
-                    endpoint=endpoint.name,
-                    purpose=purpose,
-                    result=result,
-                    started_s=started_s - ledger.started_s,
-                    duration_s=self._clock.monotonic_s() - started_s,
-                    cost_usd=self._prices.cost_usd(tier.model, usage, multiplier=endpoint.price_multiplier),
-                )
-            )
-        return result
-
-    def _slice_s(self, job: Job, tier: Tier) -> float:
-        """The attempt's time: never so much that a hung tier leaves none for the next one."""
-        left_s = self.time_left_s(job)
-        reserve_s = max(
-            (self._tiers[name].min_time_s + _SLACK_S for name in job.above(tier.name, self._rung)), default=0.0
-        )
-        sliced_s = left_s - reserve_s
-        return min(tier.timeout_s, sliced_s if sliced_s >= tier.min_time_s else left_s)
-
-    def _other_endpoint(self, tier: Tier, tried: set[str]) -> str:
-        for name in tier.endpoints:
-            if name not in tried and self._guards.retry_after_s((self._endpoints[name],), tier.name) == 0:
-                return name
-        return ""
-
-    def _other_tier(self, job: Job, ledger: Ledger, tier: Tier, visited: set[str], max_tokens: int) -> str:
-        """The nearest usable neighbour, upwards first, that fits the time and money left.
-
-        Never as low as a tier that replied: its reply was rejected, a lower one's would be no better.
-        """
-        here = self._rung[tier.name]
-        above = self._ladder[here + 1 :] if job.rules.failover_up else ()
-        below = self._ladder[:here][::-1] if job.rules.failover_down else ()
-        replied = (self._rung[attempt.tier] for attempt in ledger.attempts if isinstance(attempt.result, Reply))
-        floor = max(replied, default=-1)
-        for other in (*above, *below):
-            if other.name not in job.allowed - visited or self._rung[other.name] <= floor:
-                continue
-            if self._obstacle(job, Step(other, Purpose.FAILOVER, max_tokens), ledger):
-                continue
-            if self._guards.retry_after_s((self._endpoints[name] for name in other.endpoints), other.name) == 0:
-                return other.name
-        return ""
+    def time_left_s(self, job: Job) -> float:
+        """Seconds until the job's deadline; negative after it."""
+        return job.deadline_s - self._clock.monotonic_s()
 
     def asking(self, job: Job, tier: str, ledger: Ledger) -> Asking:
         """What a check of a reply of `tier` may ask with: the money left, and the time less what a next tier needs."""
@@ -193,6 +105,154 @@ class Resilience:
             reserve_s=max(above, default=0.0),
         )
 
-    def time_left_s(self, job: Job) -> float:
-        """Seconds until the job's deadline; negative after it."""
-        return job.deadline_s - self._clock.monotonic_s()
+    # --- which way -------------------------------------------------------------------------------
+
+    def _obstacle(self, job: Job, step: Step, ledger: Ledger, calls: int = 1) -> str:
+        """Why this step must not start: no time or no money left for it; empty when it may."""
+        if self.time_left_s(job) < step.tier.min_time_s:
+            return "deadline"
+        if job.cost_cap_usd < float("inf"):
+            bound_usd = self.bound_usd(step.tier.name, job.request, step.max_tokens)
+            if ledger.cost_usd + calls * bound_usd > job.cost_cap_usd:
+                return "cost_cap"
+        return ""
+
+    def _start(self, job: Job, step: Step, ledger: Ledger) -> Walk:
+        """Where a step begins: on a road that is open, and near its rate limit only where no other has room."""
+        walk = Walk(step, self._endpoints[step.tier.endpoints[0]])
+        for near_too in (False, True):
+            for tier in (step.tier, *self._neighbours(job, ledger, walk)):
+                road = self._road(tier, (), free=True)
+                if road is not None and (near_too or not self._guards.near_limit(road, tier.name)):
+                    if tier is not step.tier:
+                        walk.to_tier(tier, road)
+                    walk.endpoint = road
+                    return walk
+        return walk
+
+    def _situation(self, job: Job, ledger: Ledger, walk: Walk) -> Situation:
+        free = walk.calls == 0
+        endpoint = self._road(walk.tier, walk.tried, free=free)
+        tiers = (tier.name for tier in self._neighbours(job, ledger, walk) if self._road(tier, (), free=free))
+        return Situation(
+            attempts_on_tier=walk.calls_on_tier,
+            time_left_s=self.time_left_s(job),
+            tier_min_time_s=walk.tier.min_time_s,
+            budget_allows=free or self._guards.budget(walk.endpoint).allows,
+            other_endpoint=endpoint.name if endpoint else "",
+            other_tier=next(tiers, ""),
+        )
+
+    def _road(self, tier: Tier, tried: Iterable[str], *, free: bool) -> Endpoint | None:
+        """An open endpoint of a tier, preferably with room below its rate limit, whose budget allows another call."""
+        near: Endpoint | None = None
+        for name in tier.endpoints:
+            endpoint = self._endpoints[name]
+            if name in tried or self._guards.hold(endpoint, tier.name) is not None:
+                continue
+            if not free and not self._guards.budget(endpoint).allows:
+                continue
+            if not self._guards.near_limit(endpoint, tier.name):
+                return endpoint
+            near = near or endpoint
+        return near
+
+    def _neighbours(self, job: Job, ledger: Ledger, walk: Walk) -> Iterator[Tier]:
+        """The tiers that a Failure may lead to, nearest first and upwards first, that fit the time and money left.
+
+        Never as low as a tier that replied: its reply was rejected, a lower one's would be no better.
+        """
+        here = self._rung[walk.tier.name]
+        above = self._ladder[here + 1 :] if job.rules.failover_up else ()
+        below = self._ladder[:here][::-1] if job.rules.failover_down else ()
+        replied = (self._rung[attempt.tier] for attempt in ledger.attempts if isinstance(attempt.result, Reply))
+        floor = max(replied, default=-1)
+        for other in (*above, *below):
+            if other.name not in job.allowed - walk.visited or self._rung[other.name] <= floor:
+                continue
+            if not self._obstacle(job, Step(other, Purpose.FAILOVER, walk.max_tokens), ledger):
+                yield other
+
+    # --- attempts --------------------------------------------------------------------------------
+
+    async def _call(self, job: Job, step: Step, ledger: Ledger, walk: Walk, call: Call) -> Reply | Failure:
+        """One attempt where the walk stands, with a hedge beside it where the job wants one."""
+        one = race.Race()
+        walk.called()
+        timeout_s = self._slice_s(job, ledger, walk)
+        first = self._attempt(job, ledger, walk, call, one, timeout_s)
+        after_s = job.hedge_after_s.get(walk.tier.name)
+        if after_s is None or after_s >= timeout_s:
+            return await first
+        return await race.run(one, first, after_s, lambda: self._hedge(job, step, ledger, walk, one), self._clock)
+
+    def _hedge(self, job: Job, step: Step, ledger: Ledger, walk: Walk, one: race.Race) -> race.Running | None:
+        """A second attempt on another endpoint, or on the only one; None where time, money or budget forbid it."""
+        tier = walk.tier
+        endpoint = self._road(tier, {walk.endpoint.name}, free=False) or walk.endpoint
+        budget = self._guards.budget(endpoint)
+        if not budget.allows_hedge or any(attempt.purpose is Purpose.HEDGE for attempt in ledger.attempts):
+            return None
+        if self._obstacle(job, Step(tier, Purpose.HEDGE, step.max_tokens), ledger, calls=2):
+            return None
+        call = self._guards.permit(endpoint, tier.name)
+        if call is None:
+            return None
+        budget.on_hedge()
+        beside = walk.hedge(endpoint)
+        return self._attempt(job, ledger, beside, call, one, self._slice_s(job, ledger, beside))
+
+    async def _attempt(
+        self, job: Job, ledger: Ledger, walk: Walk, call: Call, one: race.Race, timeout_s: float
+    ) -> Reply | Failure:
+        """One upstream call, recorded however it ends."""
+        tier, endpoint, purpose = walk.tier, walk.endpoint, walk.purpose
+        started_s = self._clock.monotonic_s()
+        result: Reply | Failure = UpstreamError("client_error")  # stays so when our own side breaks
+        try:
+            model = endpoint.model(tier)
+            limit = min(walk.max_tokens, tier.max_output_tokens)
+            result = await endpoint.provider.send(job.request, tier, model, max_tokens=limit, timeout_s=timeout_s)
+        except Failure as failure:
+            result = failure.bare()
+        except asyncio.CancelledError:
+            result = Cancelled(HEDGE_LOST if one.reply else "")
+            raise
+        finally:
+            if isinstance(result, Reply):
+                call.replied(result)
+            else:
+                call.failed(result)
+            usage = result.usage if isinstance(result, Reply) else Usage()
+            lost = isinstance(result, Reply) and not one.won_by(result)
+            ledger.attempted(
+                Attempt(
+                    tier=tier.name,
+                    model=tier.model,
+                    endpoint=endpoint.name,
+                    purpose=purpose,
+                    result=Cancelled(HEDGE_LOST) if lost else result,
+                    started_s=started_s - ledger.started_s,
+                    duration_s=self._clock.monotonic_s() - started_s,
+                    cost_usd=self._prices.cost_usd(tier.model, usage, multiplier=endpoint.price_multiplier),
+                )
+            )
+        return result
+
+    def _slice_s(self, job: Job, ledger: Ledger, walk: Walk) -> float:
+        """The attempt's time: never so much that a hung one leaves none for what would follow it.
+
+        What would follow is an escalation in the plan, the tier's next endpoint, or a neighbour. It gets what
+        a slow attempt of it takes, where that is known and at most half of the time; at least its minimum.
+        """
+        left_s = self.time_left_s(job)
+        following = [self._tiers[name] for name in job.above(walk.tier.name, self._rung)]
+        following += self._neighbours(job, ledger, walk)
+        if walk.calls_on_tier < self._recovery.attempts_per_tier and set(walk.tier.endpoints) - walk.tried:
+            following.append(walk.tier)
+        if not following:
+            return min(walk.tier.timeout_s, left_s)
+        least_s = max(tier.min_time_s for tier in following) + _SLACK_S
+        slow_s = max(job.slow_s.get(tier.name, 0.0) for tier in following) + _SLACK_S
+        sliced_s = left_s - max(least_s, min(slow_s, left_s / 2))
+        return min(walk.tier.timeout_s, sliced_s if sliced_s >= walk.tier.min_time_s else left_s)

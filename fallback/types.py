@@ -172,14 +172,29 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Headroom:
+    """What is left of the scarcest of the endpoint's rate limits for the tier, as a share of it.
+
+    `resets_in_s`: seconds until that limit is whole again.
+    """
+
+    share: float
+    resets_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """A tier's answer. A refusal is a Reply too: it is HTTP 200 and it is billed."""
+    """A tier's answer. A refusal is a Reply too: it is HTTP 200 and it is billed.
+
+    `headroom` is what its headers said of the rate limits; None where they said nothing.
+    """
 
     content: tuple[ReplyBlock, ...] = field(repr=False)
     stop_reason: StopReason
     usage: Usage
     model: str
     upstream_id: str = ""
+    headroom: Headroom | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:
@@ -263,13 +278,17 @@ def rejection_of(reports: Iterable[CheckReport]) -> Reject | None:
 
 
 class Purpose(StrEnum):
-    """Why an attempt was made. Retry and failover follow a Failure; escalation and longer a Verdict."""
+    """Why an attempt was made.
+
+    Retry and failover follow a Failure; escalation and longer a Verdict; a hedge a reply that is late.
+    """
 
     FIRST = "first"
     RETRY = "retry"
     FAILOVER = "failover"
     ESCALATION = "escalation"
     LONGER = "longer"
+    HEDGE = "hedge"
 
 
 @dataclass(frozen=True, slots=True)

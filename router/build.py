@@ -40,7 +40,8 @@ def make_endpoints(
 ) -> dict[str, Endpoint]:
     """An Endpoint for each configured one, kept from before where nothing about it changed.
 
-    With `emulator_url` every endpoint leads to the emulator and needs no key. ConfigError otherwise
+    With `emulator_url` every endpoint leads to the emulator, at a path that is its name, and needs no key.
+    ConfigError otherwise
     where a key or a platform's package is missing.
     """
     made = {}
@@ -158,7 +159,7 @@ def _audit_bench(
 
 def _provider(name: str, settings: EndpointConfig, clock: Clock, emulator_url: str) -> AnthropicProvider:
     if emulator_url:
-        return make_provider("anthropic", clock, api_key="emulated", base_url=emulator_url)
+        return make_provider("anthropic", clock, api_key="emulated", base_url=f"{emulator_url}/{name}")
     if settings.platform == "vertex" and importlib.util.find_spec("google.auth") is None:
         raise ConfigError(f"endpoints.{name}.platform: vertex needs the package extra tierwise[vertex]")
     key = os.environ.get(settings.api_key_env, "")

@@ -31,6 +31,7 @@ from router.retention import retained_text
 from router.scoring import RouterModel
 from router.status import Refusal, no_reply
 from router.steering import measured_steering
+from router.tails import hedge_after_s
 from router.translate import Bounds, InvalidField
 
 # The reply has to reach the caller before its deadline: the chain stops this much earlier.
@@ -218,6 +219,7 @@ class Completion:
         free = tuple(check for check in ask.checks if not check.paid)
         scorer = () if deliberation is None else (self._scorer(decision.model_version, deliberation),)
         paid = tuple(check for check in ask.checks if check.paid and decision.mode is Mode.CHAIN)
+        slow_s = self._shared.experience.slow_s(ask.request.workload)
         unjudged = None if ask.policy.unjudged == "accept" else Remedy(ask.policy.unjudged)
         return Job(
             request=ask.request,
@@ -228,6 +230,8 @@ class Completion:
             deadline_s=now_s + self._shared.time_left_s(ask),
             cost_cap_usd=self._shared.cap_usd(ask),
             steer=self._steering(decided),
+            slow_s=slow_s,
+            hedge_after_s=hedge_after_s(ask.policy.hedge_after, slow_s, self._shared.ladder),
         )
 
     def _steering(self, decided: Decided) -> Steering:

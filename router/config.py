@@ -18,12 +18,12 @@ from pydantic import (
 import fallback
 from fallback.checks import Check, PaidCheck
 from fallback.economics import PriceBook, PriceError, parse_price_book
+from router.config_resilience import ResilienceConfig
 from router.config_sections import (
     NAME,
     EndpointConfig,
     IdempotencyConfig,
     ModelConfig,
-    ResilienceConfig,
     Section,
     ServerConfig,
     StoreConfig,

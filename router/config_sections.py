@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,13 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from fallback.breaker import BreakerSettings
 from fallback.checks import Check
 from fallback.checks.stop_reason import Policy
 from fallback.checks.verifier import VerifierCheck
-from fallback.guards import GuardSettings
 from fallback.providers.anthropic_api import Platform
-from fallback.recovery import RecoverySettings
 from router.certificate import Promise
 from router.parts import ALWAYS, CHECKS, StopReasonCheck
 
@@ -154,6 +150,7 @@ class WorkloadConfig(Section):
     `false_accept_confidence` where there is evidence (`router.certificate`). `audit_share` of
     the accepted replies are answered again by the next tier, off the caller's path, for at most `audit_usd_per_day`.
     None by default: nobody's money is spent, and nobody's prompt sent to a dearer tier, without being asked.
+    `hedge_after`: after how many seconds, or which measured percentile, a second attempt goes beside a late one.
     """
 
     start_tier: str = ""
@@ -173,6 +170,7 @@ class WorkloadConfig(Section):
     hopeless: Literal["hand_back", "escalate"] = "hand_back"
     failover_up: Flag = True
     failover_down: Flag = False
+    hedge_after: Seconds | Literal["p95"] | None = None
     retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0
     audit_share: Share = 0.0
     audit_usd_per_day: Usd = 5.0
@@ -269,37 +267,6 @@ class TelemetryConfig(Section):
     prometheus_listen: Annotated[str, AfterValidator(_host_and_port_or_off)] = ""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class ResilienceConfig(Section):
-    """Retry budget (gRPC A6), attempts, backoff and breakers; see docs/architecture.md."""
-
-    attempts_per_tier: Annotated[int, Field(strict=True, ge=1, le=5)] = 3
-    backoff_base_s: Seconds = 0.2
-    backoff_cap_s: Seconds = 5.0
-    budget_tokens: Annotated[Number, Field(gt=0, le=10_000)] = 100.0
-    budget_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.25
-    breaker_failures: Count = 10
-    breaker_window: Count = 20
-    breaker_open_s: Seconds = 30.0
-
-    @model_validator(mode="after")
-    def _can_open(self) -> Self:
-        if self.breaker_failures > self.breaker_window:
-            raise ValueError("breaker_failures must not exceed breaker_window")
-        if self.backoff_base_s > self.backoff_cap_s:
-            raise ValueError("backoff_base_s must not exceed backoff_cap_s")
-        return self
-
-    def recovery(self) -> RecoverySettings:
-        """For the chain."""
-        return RecoverySettings(self.attempts_per_tier, self.backoff_base_s, self.backoff_cap_s)
-
-    def guards(self) -> GuardSettings:
-        """For the budgets and breakers."""
-        own = BreakerSettings(self.breaker_failures, self.breaker_window, self.breaker_open_s)
-        settings = GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own)
-        return replace(settings, provider=replace(settings.provider, open_s=self.breaker_open_s))
 
 
 def _build_check(index: int, table: dict[str, Any]) -> Check:

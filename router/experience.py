@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from fallback.economics import break_even_rate
+from fallback.errors import HEDGE_LOST
 from fallback.plans import Delay
 from fallback.types import Attempt, Reply
 from router.outcome import Outcome, passages
 from router.store import ReplyMeans, WorkloadStats
+from router.tails import Tail
 
 _ENOUGH = 20  # replies before a mean is trusted
 _HORIZON = 500.0  # observations after which older ones weigh 1/e
@@ -63,6 +65,7 @@ class TierExperience:
     duration_s: float = 0.0
     square_s2: float = 0.0
     check_s: float = 0.0
+    tail: Tail = field(default_factory=Tail)
 
     def replied(self, attempt: Attempt, reply: Reply) -> None:
         """One more reply."""
@@ -70,6 +73,7 @@ class TierExperience:
         took_s = attempt.duration_s + check_s
         self.replies = self.replies * _KEEP + 1.0
         self.timed = self.timed * _KEEP + 1.0
+        self.tail.add(attempt.duration_s)
         step = 1.0 / self.timed
         self.cost_usd += (attempt.cost_usd + check_usd - self.cost_usd) / self.replies
         self.check_usd += (check_usd - self.check_usd) * step
@@ -129,6 +133,8 @@ class Experience:
         for attempt in outcome.attempts:
             if isinstance(attempt.result, Reply):
                 seen.tier(attempt.tier).replied(attempt, attempt.result)
+            elif attempt.result.error_type == HEDGE_LOST:  # it would have taken longer still
+                seen.tier(attempt.tier).tail.add(attempt.duration_s)
         for passage in passages(outcome):
             seen.rate(passage.after, passage.tier).add(rejected=passage.rejected)
 
@@ -155,6 +161,11 @@ class Experience:
         """The tier's means; None until there are enough replies."""
         found = self.of(workload).tiers.get(tier)
         return found if found is not None and found.timed >= _ENOUGH else None
+
+    def slow_s(self, workload: str) -> dict[str, float]:
+        """By tier, the 95th percentile of the workload's attempts in seconds, where there are enough."""
+        tiers = self.of(workload).tiers
+        return {name: tier.tail.p95_s for name, tier in tiers.items() if tier.tail.p95_s is not None}
 
     def output_tokens(self, workload: str, tier: str) -> float | None:
         """Mean output length in tokens; None until there are enough replies."""

@@ -14,8 +14,9 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fallback.breaker import State
+from fallback.access import Alarm
 from fallback.clock import SystemClock
+from fallback.errors import RateLimited
 from fallback.guards import Guards
 from fallback.providers import Endpoint
 from router import counters
@@ -68,7 +69,7 @@ class Service:
         self.recorder = make_recorder(config.store, self.store, self._clock)
         self.telemetry = Telemetry.start(_telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
-        self.guards = Guards(config.resilience.guards(), self._clock, self._uniform)
+        self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
         self.admission = Admission(config.server.max_in_flight)
@@ -229,6 +230,9 @@ class Service:
     def _watch_metrics(self) -> None:
         telemetry = self.telemetry
         telemetry.watch_breakers(lambda: {key: state.value for key, state in self.guards.states().items()})
+        telemetry.watch_alarms(
+            lambda: {(alarm.kind, alarm.endpoint, alarm.tier): 1 for alarm in self.guards.access.alarms()}
+        )
         telemetry.watch_model(lambda: self.models.version)
         telemetry.watch_health(self.health.states)
         recorder = self.recorder
@@ -243,14 +247,12 @@ class Service:
         )
 
     def _some_tier_usable(self) -> bool:
-        """Whether any tier has an endpoint that its breakers do not refuse."""
-        states = self.guards.states()
+        """Whether any tier has an endpoint that is not closed for more than its rate limit."""
         generation = self.generation
         for tier in generation.completer.ladder.values():
             for name in tier.endpoints:
-                endpoint = generation.endpoints[name]
-                pair = (states.get((endpoint.budget, "")), states.get((name, tier.name)))
-                if State.OPEN not in pair:
+                hold = self.guards.hold(generation.endpoints[name], tier.name)
+                if hold is None or hold.cause == RateLimited.kind:
                     return True
         return False
 
@@ -299,6 +301,15 @@ class Service:
             except StoreError as error:
                 _log.warning("retention could not be enforced now: %s", error)
             await self._clock.sleep(_RETENTION_EVERY_S)
+
+
+def _log_alarm(alarm: Alarm) -> None:
+    """One line when an endpoint begins to refuse us and one when it has ceased to."""
+    whose = f"{alarm.endpoint} for {alarm.tier or 'every tier'}"
+    if alarm.over:
+        _log.warning("alarm over: %s, endpoint %s", alarm.kind, whose)
+    else:
+        _log.error("alarm: %s, endpoint %s; it is not called until a probe is answered", alarm.kind, whose)
 
 
 async def _close_when_idle(generation: Generation, endpoints: list[Endpoint]) -> None:

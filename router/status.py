@@ -67,18 +67,20 @@ def no_reply(failure: Failure, *, time_left_s: float) -> Refusal:
             return Refusal(code.DEADLINE_EXCEEDED, "DEADLINE", "no time left for any tier")
         case NotAttempted(error_type="cost_cap"):
             return Refusal(code.FAILED_PRECONDITION, "COST_CAP", "the cost cap leaves no tier")
+        case NotAttempted(error_type=RateLimited.kind) | RateLimited():
+            return Refusal(
+                code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED", "every usable tier is rate limited", wait_s
+            )
+        case NotAttempted(error_type=SpendLimited.kind) | SpendLimited():
+            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_SPEND_LIMIT", "a spend limit of the account is reached")
+        case NotAttempted(error_type=CredentialsRefused.kind) | CredentialsRefused():
+            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_CREDENTIALS", "the service's credentials were refused")
+        case NotAttempted(error_type=TierNotServed.kind) | TierNotServed():
+            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_MODEL", "the endpoint does not serve the tier's model")
         case NotAttempted():
             return Refusal(code.UNAVAILABLE, "TIERS_UNAVAILABLE", "every usable tier is failing; not tried", wait_s)
         case Cancelled():
             return Refusal(code.CANCELLED, "CANCELLED", "cancelled by the caller")
-        case RateLimited():
-            return Refusal(code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED", "every tier tried is rate limited", wait_s)
-        case SpendLimited():
-            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_SPEND_LIMIT", "a spend limit of the account is reached")
-        case CredentialsRefused():
-            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_CREDENTIALS", "the service's credentials were refused")
-        case TierNotServed():
-            return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_MODEL", "the endpoint does not serve the tier's model")
         case RequestRefused():
             return Refusal(code.FAILED_PRECONDITION, "UPSTREAM_REFUSED_REQUEST", "the provider refused the request")
         case TimedOut() if time_left_s <= 0.05:

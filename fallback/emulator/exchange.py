@@ -147,7 +147,7 @@ class Serving:
             case _:
                 pass
         stats.billed(checked.spec.id, message["usage"])
-        exchange.headers.update(self.meter.headers(checked.spec.id, message["usage"]))
+        exchange.headers.update(self.meter.headers(f"{exchange.request.path} {checked.spec.id}", message["usage"]))
         latency_s = self.draw(checked.spec.tier, exchange.number)
         if latency_s:
             await self.sleep(latency_s)

@@ -19,7 +19,7 @@ from fallback.emulator.delivery import CutError, Sleep, whole
 from fallback.emulator.exchange import Exchange, Serving
 from fallback.emulator.fault_engine import FaultEngine
 from fallback.emulator.faults import FaultScript, FaultScriptError, Route
-from fallback.emulator.headers import EMULATED, ORGANIZATION_ID, RateMeter
+from fallback.emulator.headers import EMULATED, LIMITS, ORGANIZATION_ID, RateMeter
 from fallback.emulator.latency import PLAUSIBLE, Latency
 from fallback.emulator.models import MODELS, find_model, model_info
 from fallback.emulator.prompt_cache import PromptCache
@@ -38,6 +38,7 @@ class Emulator:
     A base URL may have a path of its own (`{base_url}/eu`): one emulator can stand for several endpoints.
     `faults` is a FaultScript or a plain value for one. `seed` decides which requests a probability picks, the
     latencies and the ids. `latency` is added before each answer, one for all tiers or one per tier.
+    `limits` are shown in the rate-limit headers (requests, input-tokens, output-tokens a minute).
     `clock` is monotonic and `wall` since the epoch, both in seconds.
     """
 
@@ -48,6 +49,7 @@ class Emulator:
         faults: object = None,
         seed: int = 0,
         latency: Latency | Mapping[str, Latency] | None = None,
+        limits: Mapping[str, int] = LIMITS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         sleep: Sleep = asyncio.sleep,
@@ -58,7 +60,7 @@ class Emulator:
         self._serial = 0
         self._stats = Stats()
         self._engine = FaultEngine(FaultScript.parse(faults), seed, clock)
-        self._serving = Serving(source, PromptCache(clock), Samples(), RateMeter(wall), wall, sleep, self._draw)
+        self._serving = Serving(source, PromptCache(clock), Samples(), RateMeter(wall, limits), wall, sleep, self._draw)
         self._handlers: set[asyncio.Task[Any]] = set()
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None

@@ -11,10 +11,10 @@ import anthropic
 
 from fallback.clock import Clock
 from fallback.errors import CredentialsRefused, MalformedReply, TimedOut
-from fallback.providers.anthropic_errors import failure_in_body, failure_of
+from fallback.providers.anthropic_errors import failure_in_body, failure_of, headroom
 from fallback.providers.anthropic_post import Client, Post, PreparedPost, SdkPost
 from fallback.providers.render import render
-from fallback.types import Reply, ReplyBlock, Request, StopReason, TextBlock, Tier, ToolUseBlock, Usage
+from fallback.types import Headroom, Reply, ReplyBlock, Request, StopReason, TextBlock, Tier, ToolUseBlock, Usage
 
 Platform = Literal["anthropic", "bedrock", "vertex", "foundry"]
 _MAX_REPLY_BYTES = 32 << 20
@@ -79,14 +79,14 @@ class AnthropicProvider:
             body["output_config"]["format"]["schema"] = _supported(json.dumps(request.output_schema))
         try:
             async with asyncio.timeout(timeout_s):
-                content = await self._post.send(body, timeout_s)
+                headers, content = await self._post.send(body, timeout_s)
         except TimeoutError:
             raise TimedOut("client_timeout_error") from None
         except anthropic.APIError as error:
             raise failure_of(error, self._clock.wall_s()) from None
         except anthropic.AnthropicError:  # its credentials could not even be read
             raise CredentialsRefused("credentials_error") from None
-        return parse_reply(content)
+        return parse_reply(content, headroom(headers, self._clock.wall_s()))
 
     async def close(self) -> None:
         """Close the client's connections."""
@@ -107,7 +107,7 @@ def _supported(schema_json: str) -> dict[str, Any]:
         return schema
 
 
-def parse_reply(content: bytes) -> Reply:
+def parse_reply(content: bytes, left: Headroom | None = None) -> Reply:
     """The Reply in a response body; raises MalformedReply, or the Failure that the body tells."""
     if len(content) > _MAX_REPLY_BYTES:
         raise MalformedReply("too_large", http_status=200)
@@ -121,6 +121,7 @@ def parse_reply(content: bytes) -> Reply:
             usage=_usage(body["usage"]),
             model=_string(body["model"])[:128],
             upstream_id=_string(body["id"])[:128],
+            headroom=left,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise MalformedReply("malformed_body", http_status=200) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import anthropic
@@ -23,7 +23,9 @@ from fallback.errors import (
     TimedOut,
     UpstreamError,
 )
+from fallback.types import Headroom
 
+_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _BY_STATUS: dict[int, type[Failure]] = {
     400: RequestRefused,
     401: CredentialsRefused,
@@ -71,10 +73,13 @@ def failure_of(error: anthropic.APIError, wall_s: float) -> Failure:
     else:
         kind = _BY_STATUS.get(status, RequestRefused if 400 <= status < 500 else UpstreamError)
     headers = error.response.headers
+    wait_s = retry_after_s(headers, wall_s)
+    if wait_s is None and kind is RateLimited and (left := headroom(headers, wall_s)) and left.share == 0:
+        wait_s = left.resets_in_s
     return kind(
         error_type,
         http_status=status,
-        retry_after_s=retry_after_s(headers, wall_s),
+        retry_after_s=wait_s,
         upstream_request_id=headers.get("request-id", "")[:128],
     )
 
@@ -105,9 +110,29 @@ def retry_after_s(headers: Mapping[str, str], wall_s: float) -> float | None:
     return None
 
 
+def headroom(headers: Mapping[str, str], wall_s: float) -> Headroom | None:
+    """What the `anthropic-ratelimit-*` headers leave of the scarcest limit; None where they say nothing of use."""
+    scarcest, share = "", math.inf
+    for name in _LIMITS:
+        remaining = headers.get(f"anthropic-ratelimit-{name}-remaining")
+        limit = headers.get(f"anthropic-ratelimit-{name}-limit")
+        if remaining and limit and remaining.isdecimal() and limit.isdecimal() and int(limit[:18]):
+            left = int(remaining[:18]) / int(limit[:18])
+            if left < share:
+                scarcest, share = name, left
+    try:
+        reset = datetime.fromisoformat(headers.get(f"anthropic-ratelimit-{scarcest}-reset", ""))
+        return Headroom(min(1.0, share), max(0.0, _timestamp(reset) - wall_s))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _timestamp(date: datetime) -> float:
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
 def _until_date_s(value: str, wall_s: float) -> float:
     try:
-        date = parsedate_to_datetime(value)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall_s)
+        return max(0.0, _timestamp(parsedate_to_datetime(value)) - wall_s)
     except (ValueError, OverflowError, TypeError):
         return math.nan

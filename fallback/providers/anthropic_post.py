@@ -30,11 +30,14 @@ Client = (
 )
 
 
+Answer = tuple[Mapping[str, str], bytes]  # headers, body
+
+
 class Post(Protocol):
     """A way to the Messages API."""
 
-    async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:
-        """The body of a good response. Raises anthropic.AnthropicError or a Failure.
+    async def send(self, body: Mapping[str, Any], timeout_s: float) -> Answer:
+        """A good response. Raises anthropic.AnthropicError or a Failure.
 
         The caller bounds the whole call; `timeout_s` is for ways that want to know of it.
         """
@@ -52,7 +55,7 @@ class SdkPost:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:
+    async def send(self, body: Mapping[str, Any], timeout_s: float) -> Answer:
         """One HTTP request."""
         response = await self._client.post(
             PATH,
@@ -61,7 +64,7 @@ class SdkPost:
             # A redirect would be a second request, with the prompt in it, to who knows where.
             options={"timeout": timeout_s, "follow_redirects": False},
         )
-        return response.content
+        return response.headers, response.content
 
     async def close(self) -> None:
         """Close the client's connections."""
@@ -82,7 +85,7 @@ class PreparedPost:
         self._tls = httpx2.create_ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, body: Mapping[str, Any], timeout_s: float) -> bytes:  # noqa: ARG002 - see Post
+    async def send(self, body: Mapping[str, Any], timeout_s: float) -> Answer:  # noqa: ARG002 - see Post
         """One HTTP request."""
         session = self._session = self._session or self._open()
         content = _dumps(body).encode()
@@ -93,7 +96,7 @@ class PreparedPost:
             raise ConnectionFailed("connection_error") from None
         if not response.ok or response.status >= 300:
             raise self._status_error(response, answer)
-        return answer
+        return response.headers, answer
 
     def _open(self) -> aiohttp.ClientSession:
         """At the first call, not before: the session and one of the headers belong to the running loop."""

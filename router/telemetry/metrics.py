@@ -68,6 +68,7 @@ class Metrics:
         self._failures = counter("failures", "{failure}", "Attempts that ended in a failure", "kind", *place)
         self._retries = counter("retries", "{retry}", "Same tier and endpoint again, for a failure", *place)
         self._failovers = counter("failovers", "{failover}", "Another endpoint or tier, for a failure", *place)
+        self._hedges = counter("hedges", "{hedge}", "A second attempt beside a late one", *place)
         self._escalations = counter("escalations", "{escalation}", "A higher tier for a verdict, by tier left", *scope)
         self._misroutes = counter("misroutes", "{request}", "Direct replies that a check rejected", *scope)
         self._cost = counter("cost_usd", _USD, "Spent, wasted spend included", *scope, "part")
@@ -136,6 +137,8 @@ class Metrics:
             self._retries.add(tier, endpoint)
         elif attempt.purpose is Purpose.FAILOVER:
             self._failovers.add(tier, endpoint)
+        elif attempt.purpose is Purpose.HEDGE:
+            self._hedges.add(tier, endpoint)
         upstream = {
             semconv.GEN_AI_OPERATION: semconv.CHAT,
             semconv.GEN_AI_PROVIDER: self._providers.get(attempt.endpoint, semconv.ANTHROPIC),

@@ -14,6 +14,7 @@ TRIGGERS = {
     Purpose.FAILOVER: "failure",
     Purpose.ESCALATION: "verdict",
     Purpose.LONGER: "verdict",
+    Purpose.HEDGE: "latency",
 }
 
 

@@ -93,6 +93,11 @@ class Telemetry:
 
         self._gauge("tierwise.breaker.state", "0 closed, 1 half open, 2 open", ("endpoint", "tier"), states)
 
+    def watch_alarms(self, read: Callable[[], Mapping[Key, float]]) -> None:
+        """What somebody has to act on, by (kind, endpoint, tier); the tier is empty where all are concerned."""
+        what = "1 while an endpoint refuses us: credentials, model not served, spend limit"
+        self._gauge("tierwise.alarms", what, ("kind", "endpoint", "tier"), read)
+
     def watch_model(self, read: Callable[[], str]) -> None:
         """The version of the model in use; empty without one."""
         self._gauge("tierwise.model.info", "1 for the model in use", ("version",), lambda: {(read() or "none",): 1})

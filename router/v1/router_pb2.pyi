@@ -681,7 +681,7 @@ class Attempt(_message.Message):
     model: _builtins.str
     endpoint: _builtins.str
     purpose: _builtins.str
-    """first, retry, failover, escalation or longer."""
+    """first, retry, failover, escalation, longer or hedge."""
     result: _builtins.str
     """reply, or the failure's kind: timeout, overloaded, rate_limited, connection ..."""
     cost_usd: _builtins.float

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from fallback.clock import Clock
-from fallback.errors import Failure, Transient
+from fallback.errors import Failure, RateLimited, Transient
 from fallback.guards import GuardSettings
 from tests.simulation.journal import History
 
@@ -87,10 +87,10 @@ class GuardLaws:
             if failure is None:
                 line.opened_s, line.since_s = -1.0, self.clock.monotonic_s()
                 line.recent.clear()
-            elif isinstance(failure, Transient):
+            elif _ill(failure):
                 self._open(line)
             return
-        if failure is None or isinstance(failure, Transient):
+        if failure is None or _ill(failure):
             line.recent.append(failure is not None)
             if sum(line.recent) >= self.settings.endpoint.failures:
                 self._open(line)
@@ -105,6 +105,12 @@ class GuardLaws:
         if key not in self.lines:
             self.lines[key] = _Line(deque(maxlen=self.settings.endpoint.window))
         return self.lines[key]
+
+
+def _ill(failure: Failure) -> bool:
+    """Whether a failure is proof of ill health: a 4xx never is."""
+    refused = isinstance(failure, RateLimited) or 400 <= (failure.http_status or 0) < 500
+    return isinstance(failure, Transient) and not refused
 
 
 def extra_calls(purposes: list[tuple[str, str]]) -> dict[str, int]:

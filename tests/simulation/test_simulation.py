@@ -104,7 +104,7 @@ def _judged_failure(patch: pytest.MonkeyPatch) -> None:
     def mislabel(ledger: Ledger, attempt: Attempt) -> None:
         attempted(ledger, attempt)
         if ledger.attempts[0].checks:
-            ledger.judged(ledger.attempts[0].checks)
+            ledger.judged(attempt.result, ledger.attempts[0].checks)  # type: ignore[arg-type]
 
     patch.setattr(Ledger, "attempted", mislabel)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -252,6 +252,7 @@ class Bench:
         allowed: Iterable[str] | None = None,
         cost_cap_usd: float = math.inf,
         steer: Steering = next_above,
+        **more: Mapping[str, float],
     ) -> Job:
         plan = tiers or tuple(each.name for each in self.ladder)
         return Job(
@@ -263,6 +264,7 @@ class Bench:
             deadline_s=self.clock.monotonic_s() + time_s,
             cost_cap_usd=cost_cap_usd,
             steer=steer,
+            **more,
         )
 
     async def run(self, job: Job | None = None) -> Resolution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,18 +53,23 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, source: AnswerSource | None = None, faults: object = None, **sections: Any
+    folder: Path,
+    *,
+    source: AnswerSource | None = None,
+    faults: object = None,
+    upstream: Mapping[str, Any] | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Running]:
     """A service with the given configuration sections over quick test defaults."""
-    emulator = Emulator(source or StaticSource(), faults=faults, seed=1)
+    emulator = Emulator(source or StaticSource(), faults=faults, seed=1, **(upstream or {}))
     base_url = await emulator.start()
     store_url = f"sqlite:///{folder}/outcomes.db"
     document: dict[str, Any] = {
         "server": {"listen": "127.0.0.1:0", "grace_s": 5},
         "store": {"url": store_url},
         "model": {"directory": str(folder / "models"), "poll_s": 0.05},
-        "resilience": {"backoff_base_s": 0.01},
         **sections,
+        "resilience": {"backoff_base_s": 0.01, **sections.get("resilience", {})},
     }
     # Exploration is random on purpose; a test that is not about it starts where the plan says.
     workloads: dict[str, Any] = {"default": {}, **document.get("workloads", {})}

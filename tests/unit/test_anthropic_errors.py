@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import anthropic
@@ -20,9 +21,9 @@ from aiohttp import web
 from fallback import errors
 from fallback.errors import Failure
 from fallback.providers.anthropic_api import AnthropicProvider, Platform, make_client, make_provider
-from fallback.providers.anthropic_errors import failure_in_body, failure_of, retry_after_s
+from fallback.providers.anthropic_errors import failure_in_body, failure_of, headroom, retry_after_s
 from fallback.providers.anthropic_post import SdkPost
-from fallback.types import Message, StopReason, TextBlock, Usage
+from fallback.types import Headroom, Message, StopReason, TextBlock, Usage
 from tests.support.fakes import FakeClock, reply, request, tier
 from tests.support.upstream import MESSAGE, Upstream, Way, provider, send, upstream
 
@@ -453,3 +454,58 @@ async def test_credentials_that_cannot_be_read_are_refused_credentials(clock: Fa
     with pytest.raises(errors.CredentialsRefused):  # the extra for it is not installed here
         await send(road)
     await road.close()
+
+
+# --- rate-limit headers ----------------------------------------------------------------------
+
+
+def _limit(name: str, limit: object, remaining: object, reset: str) -> dict[str, str]:
+    values = {"limit": str(limit), "remaining": str(remaining), "reset": reset}
+    return {f"anthropic-ratelimit-{name}-{key}": value for key, value in values.items()}
+
+
+IN_A_MINUTE = datetime.fromtimestamp(NOW_S + 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_the_scarcest_limit_says_what_is_left_and_until_when() -> None:
+    headers = _limit("requests", 4_000, 3_999, IN_A_MINUTE) | _limit("input-tokens", 100, 7, IN_A_MINUTE)
+    found = headroom(headers, NOW_S)
+    assert found is not None
+    assert (found.share, found.resets_in_s) == (0.07, pytest.approx(60.0, abs=1.0))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        _limit("requests", 0, 0, IN_A_MINUTE),
+        _limit("requests", 100, -1, IN_A_MINUTE),
+        _limit("requests", "many", 1, IN_A_MINUTE),
+        _limit("requests", 100, "nan", IN_A_MINUTE),
+        _limit("requests", 100, "9" * 5_000, "soon"),
+        _limit("requests", 100, 1, ""),
+    ],
+)
+def test_nonsense_in_the_headers_says_nothing(headers: dict[str, str]) -> None:
+    assert headroom(headers, NOW_S) is None
+
+
+def test_a_reset_in_the_past_is_now_and_more_than_all_is_all() -> None:
+    past = _limit("tokens", 10, "9" * 5_000, "2020-01-01T00:00:00")
+    assert headroom(past, NOW_S) == Headroom(1.0, 0.0)
+
+
+async def test_a_429_without_a_wait_waits_until_the_spent_limit_is_whole_again(
+    server: Upstream, road: AnthropicProvider
+) -> None:
+    sent = {key.replace("-", "_"): value for key, value in _limit("requests", 50, 0, IN_A_MINUTE).items()}
+    server.says(429, _error("rate_limit_error"), **sent)
+    failure = await _failure(road, server)
+    assert failure.retry_after_s is not None
+    assert failure.retry_after_s >= 0
+
+
+async def test_a_reply_brings_what_is_left(server: Upstream, road: AnthropicProvider) -> None:
+    sent = {key.replace("-", "_"): value for key, value in _limit("requests", 50, 5, IN_A_MINUTE).items()}
+    server.says(200, MESSAGE, **sent)
+    assert (await send(road)).headroom.share == 0.1  # type: ignore[union-attr]

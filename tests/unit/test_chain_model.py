@@ -48,6 +48,7 @@ COST = {"haiku": 50.5e-6, "sonnet": 1_010e-6, "opus": 2_020e-6}  # 5 tokens in, 
 INPUT_1H = {"haiku": 0.2, "sonnet": 4.0, "opus": 8.0}
 OUTPUT = {"haiku": 0.5, "sonnet": 10.0, "opus": 20.0}
 SURCHARGE = 1.1
+ROADS = ("main", "spare")
 LEAST_S, ONE_CALL_S, SLACK_S, PROMPT_TOKENS = 0.5, 60.0, 0.1, 5
 
 
@@ -115,7 +116,9 @@ class Model:
     best: tuple[tuple[int, int, int], str, str] | None = None
 
     def __post_init__(self) -> None:
-        self.tokens = dict.fromkeys(("main", "spare"), self.s.budget)
+        self.tokens = dict.fromkeys(ROADS, self.s.budget)
+        self.limited: dict[tuple[str, str], float] = {}
+        self.refused: dict[tuple[str, str], float] = {}
         self.queues = {key: iter([*plays, *[plays[-1]] * 100]) for key, plays in self.s.plays.items()}
 
     def run(self) -> tuple[str, str, str]:
@@ -155,35 +158,75 @@ class Model:
         return "not_attempted" if self.usd + bound > self.s.cap_usd else ""
 
     def _get(self, name: str, limit: int, purpose: str) -> tuple[str, str]:
+        """One step; `kind` is the last thing that happened, `sent` the calls of this step."""
         if self._hindered(name, limit):
             return "", "not_attempted"
-        roads = iter(("main", "spare")[: self.s.roads])
-        road, tries, visited = next(roads), 0, {name}
+        visited, sent, tries, kind = {name}, 0, 0, ""
+        for where in (name, *self._neighbours(name, limit, visited)):
+            if self._open(where, set(), free=True):
+                name = where
+                break
+        visited.add(name)
+        road = next(iter(self._open(name, set(), free=True)), "main")
+        tried = {road}
         while True:
-            kind, retry_after_s = self._call(name, road, purpose)
-            if kind in REPLIES:
-                return name, kind
-            tries += 1
-            if kind == "request_refused" or self.tokens[road] <= self.s.budget / 2:
+            wait_s: float | None = None
+            called = not self._shut_s(name, road)
+            if called:
+                sent, tries = sent + 1, tries + 1
+                kind, retry_after_s = self._call(name, road, purpose, limit, visited, tried, tries)
+                if kind in REPLIES:
+                    return name, kind
+                if kind in TRANSIENT:
+                    wait_s = min(5.0, (1.0 if kind == "rate_limited" else 0.2) * 2 ** (tries - 1))
+                    wait_s = wait_s if retry_after_s is None else retry_after_s
+            else:
+                tried.add(road)
+                road = min(ROADS[: self.s.roads], key=lambda each: self._shut_s(name, each))
+                if self.refused_s(name, road) <= self.limited_s(name, road):
+                    wait_s = max(0.05, self._shut_s(name, road)) * 1.1
+                kind = kind or "not_attempted"
+            if kind == "request_refused":
                 return "", kind
-            if tries < 3 and self._left_s() >= LEAST_S:
-                if other := next(roads, ""):
-                    road, purpose = other, "failover"
-                    continue
-                wait_s = min(5.0, (1.0 if kind == "rate_limited" else 0.2) * 2 ** (tries - 1))
-                wait_s = wait_s if retry_after_s is None else retry_after_s
-                if kind in TRANSIENT and self._left_s() - wait_s >= LEAST_S:
-                    self.slept_s.append(wait_s)
-                    self.now_s += wait_s
-                    purpose = "retry"
-                    continue
-            neighbour = next(self._neighbours(name, limit, visited), "")
-            if not neighbour:
+            free = sent == 0
+            fits = wait_s is not None and tries < 3 and self._left_s() - wait_s >= LEAST_S
+            fits = fits and (free or self.tokens[road] > self.s.budget / 2)
+            others = self._open(name, tried, free=free) if tries < 3 and self._left_s() >= LEAST_S else []
+            neighbours = [n for n in self._neighbours(name, limit, visited) if self._open(n, set(), free=free)]
+            if others:
+                road = others[0]
+                tried.add(road)
+                purpose = "failover" if sent else purpose
+            elif fits and (called or not neighbours):
+                assert wait_s is not None
+                self.slept_s.append(wait_s)
+                self.now_s += wait_s
+                purpose = "retry" if sent else purpose
+                if self._left_s() < LEAST_S:
+                    return "", kind
+            elif neighbours:
+                name, tries = neighbours[0], 0
+                visited.add(name)
+                road = self._open(name, set(), free=free)[0]
+                tried = {road}
+                purpose = "failover" if sent else purpose
+            else:
                 return "", kind
-            name, purpose, tries = neighbour, "failover", 0
-            visited.add(name)
-            roads = iter(("main", "spare")[: self.s.roads])
-            road = next(roads)
+
+    def limited_s(self, name: str, road: str) -> float:
+        return max(0.0, self.limited.get((name, road), 0.0) - self.now_s)
+
+    def refused_s(self, name: str, road: str) -> float:
+        return max(0.0, *(self.refused.get((who, road), 0.0) - self.now_s for who in (name, "")))
+
+    def _shut_s(self, name: str, road: str) -> float:
+        """Seconds for which a road takes no call: rate limited, or it has refused us."""
+        return max(self.limited_s(name, road), self.refused_s(name, road))
+
+    def _open(self, name: str, tried: set[str], *, free: bool) -> list[str]:
+        """Roads not tried that take calls and whose own budget, unless nothing was sent, gives leave."""
+        roads = [road for road in ROADS[: self.s.roads] if road not in tried and not self._shut_s(name, road)]
+        return [road for road in roads if free or self.tokens[road] > self.s.budget / 2]
 
     def _neighbours(self, name: str, limit: int, visited: set[str]) -> Iterator[str]:
         here = LADDER.index(name)
@@ -195,8 +238,12 @@ class Model:
             if other in self.s.allowed and other not in visited and rung > replied and not self._hindered(other, limit):
                 yield other
 
-    def _call(self, name: str, road: str, purpose: str) -> tuple[str, float | None]:
-        keep_s = LEAST_S + SLACK_S if any(LADDER.index(n) > LADDER.index(name) for n in self.s.plan) else 0.0
+    def _call(
+        self, name: str, road: str, purpose: str, limit: int, visited: set[str], tried: set[str], tries: int
+    ) -> tuple[str, float | None]:
+        more = any(LADDER.index(n) > LADDER.index(name) for n in self.s.plan)
+        more = more or any(self._neighbours(name, limit, visited)) or (tries < 3 and len(tried) < self.s.roads)
+        keep_s = LEAST_S + SLACK_S if more else 0.0
         left_s = self._left_s()
         most_s = min(ONE_CALL_S, left_s - keep_s if left_s - keep_s >= LEAST_S else left_s)
         play = next(self.queues[name, road])
@@ -209,8 +256,15 @@ class Model:
         if kind in REPLIES:
             self.usd += COST[name] * (SURCHARGE if road == "spare" else 1)
             self.tokens[road] = min(self.s.budget, self.tokens[road] + 0.25)
+            self.refused = {key: until for key, until in self.refused.items() if key not in ((name, road), ("", road))}
         elif kind != "request_refused":
             self.tokens[road] = max(0.0, self.tokens[road] - 1)
+        if kind == "rate_limited":
+            self.limited[name, road] = self.now_s + (0.5 if retry_after_s is None else retry_after_s)
+        if kind in UNUSABLE:
+            whose = name if kind == "tier_not_served" else ""
+            for key in {(whose, road), *({(name, road), ("", road)} & set(self.refused))}:
+                self.refused[key] = self.now_s + 30.0
         return kind, retry_after_s
 
 

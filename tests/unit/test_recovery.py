@@ -33,9 +33,23 @@ def test_the_order_is_endpoint_then_retry_then_tier() -> None:
     assert decide(failure, _now(attempts_on_tier=3), SETTINGS, 0.5) == GiveUp("attempts")
 
 
-def test_without_budget_nothing_at_all() -> None:
-    now = _now(budget_allows=False, other_endpoint="b", other_tier="t")
-    assert decide(errors.Overloaded(), now, SETTINGS, 0.5) == GiveUp("retry_budget")
+def test_without_budget_for_the_same_endpoint_only_others_are_left() -> None:
+    failure = errors.Overloaded(retry_after_s=0.1)
+    assert decide(failure, _now(budget_allows=False), SETTINGS, 0.5) == GiveUp("retry_budget")
+    assert decide(failure, _now(budget_allows=False, other_endpoint="b"), SETTINGS, 0.5) == FailOverEndpoint("b")
+    assert decide(failure, _now(budget_allows=False, other_tier="t"), SETTINGS, 0.5) == FailOverTier("t")
+
+
+def test_closed_roads_lead_to_a_neighbour_and_only_a_rate_limit_is_waited_for() -> None:
+    limited = errors.NotAttempted("rate_limited", retry_after_s=5.0)
+    assert decide(limited, _now(other_tier="t"), SETTINGS, 0.0) == FailOverTier("t")
+    assert decide(limited, _now(), SETTINGS, 0.0) == Retry(5.0)
+    assert decide(limited, _now(), SETTINGS, 0.5) == Retry(5.5), "those who wait are spread"
+    assert decide(limited, _now(time_left_s=5.4), SETTINGS, 0.0) == GiveUp("no_alternative")
+    opened = errors.NotAttempted("breaker_open", retry_after_s=5.0)
+    assert decide(opened, _now(), SETTINGS, 0.0) == GiveUp("no_alternative")
+    busy = errors.NotAttempted("rate_limited", retry_after_s=0.0)
+    assert decide(busy, _now(), SETTINGS, 0.0) == Retry(0.05), "never at once: it would spin"
 
 
 @pytest.mark.parametrize("failure", [errors.RequestRefused, errors.Cancelled, errors.Failure])
@@ -112,10 +126,11 @@ def test_it_never_sleeps_past_the_deadline_nor_acts_without_leave(
 ) -> None:
     now = Situation(max(attempts, issubclass(kind, errors.Transient)), time_left_s, least_s, allows, endpoint, tier)
     action = decide(kind(retry_after_s=retry_after_s), now, SETTINGS, uniform)
-    if not allows or issubclass(kind, errors.RequestRefused | errors.Cancelled):
+    if issubclass(kind, errors.RequestRefused | errors.Cancelled):
         assert isinstance(action, GiveUp)
     match action:
         case Retry(delay_s):
+            assert allows
             assert issubclass(kind, errors.Transient)
             assert 0 <= delay_s <= time_left_s - least_s
             assert now.attempts_on_tier < SETTINGS.attempts_per_tier

@@ -133,6 +133,7 @@ def test_resilience_and_cost_tiering_have_different_triggers():
         Purpose.FAILOVER: "failure",
         Purpose.ESCALATION: "verdict",
         Purpose.LONGER: "verdict",
+        Purpose.HEDGE: "latency",
     }
 
 

@@ -1,0 +1,47 @@
+"""The [resilience] section of the configuration file: how Failures are met."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from fallback.breaker import BreakerSettings
+from fallback.guards import GuardSettings
+from fallback.quota import QuotaSettings
+from fallback.recovery import RecoverySettings
+from router.config_sections import Count, Number, Seconds, Section
+
+
+class ResilienceConfig(Section):
+    """Retry budget (gRPC A6), attempts, backoff and breakers; see docs/architecture.md."""
+
+    attempts_per_tier: Annotated[int, Field(strict=True, ge=1, le=5)] = 3
+    backoff_base_s: Seconds = 0.2
+    backoff_cap_s: Seconds = 5.0
+    budget_tokens: Annotated[Number, Field(gt=0, le=10_000)] = 100.0
+    budget_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.25
+    breaker_failures: Count = 10
+    breaker_window: Count = 20
+    breaker_open_s: Seconds = 30.0
+    near_limit: Annotated[Number, Field(ge=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _can_open(self) -> Self:
+        if self.breaker_failures > self.breaker_window:
+            raise ValueError("breaker_failures must not exceed breaker_window")
+        if self.backoff_base_s > self.backoff_cap_s:
+            raise ValueError("backoff_base_s must not exceed backoff_cap_s")
+        return self
+
+    def recovery(self) -> RecoverySettings:
+        """For the chain."""
+        return RecoverySettings(self.attempts_per_tier, self.backoff_base_s, self.backoff_cap_s)
+
+    def guards(self) -> GuardSettings:
+        """For the budgets and breakers."""
+        own = BreakerSettings(self.breaker_failures, self.breaker_window, self.breaker_open_s)
+        quota = QuotaSettings(self.near_limit)
+        settings = GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own, quota=quota)
+        return replace(settings, provider=replace(settings.provider, open_s=self.breaker_open_s))
