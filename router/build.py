@@ -20,6 +20,7 @@ from router.audit.examination import Bench
 from router.completion import Completer
 from router.config import Config, ConfigError
 from router.config_sections import EndpointConfig, StoreConfig
+from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
 from router.journal import Journal
@@ -28,6 +29,15 @@ from router.policy import Policy
 from router.recorder import Recorder
 from router.scoring import RouterModel
 from router.store import Store
+from router.telemetry import Settings
+
+# `gen_ai.provider.name` by platform, in the words of the GenAI conventions.
+_PROVIDER_NAMES = {
+    "anthropic": "anthropic",
+    "bedrock": "aws.bedrock",
+    "vertex": "gcp.vertex_ai",
+    "foundry": "azure.ai.inference",
+}
 
 
 def ladder_of(config: Config) -> tuple[Tier, ...]:
@@ -92,6 +102,7 @@ def make_generation(
     endpoints: dict[str, Endpoint],
     guards: Guards,
     experience: Experience,
+    drift: Drift,
     model: Callable[[], RouterModel | None],
     recorder: Recorder,
     ids: RequestIds,
@@ -116,6 +127,7 @@ def make_generation(
         prices=prices,
         policy=Policy(experience, uniform),
         experience=experience,
+        drift=drift,
         model=model,
         recorder=recorder,
         ids=ids,
@@ -173,4 +185,19 @@ def _provider(name: str, settings: EndpointConfig, clock: Clock, emulator_url: s
         region=settings.region,
         project=settings.project,
         resource=settings.resource,
+    )
+
+
+def telemetry_settings(config: Config) -> Settings:
+    """What telemetry needs of the configuration."""
+    telemetry = config.telemetry
+    host, _, port = telemetry.prometheus_listen.rpartition(":")
+    return Settings(
+        otlp_endpoint=telemetry.otlp_endpoint or None,
+        protocol=telemetry.otlp_protocol,
+        service_name=telemetry.service_name,
+        sample_ratio=telemetry.sample_ratio,
+        prometheus_host=host or "127.0.0.1",
+        prometheus_port=int(port) if port else None,
+        providers={name: _PROVIDER_NAMES[endpoint.platform] for name, endpoint in config.endpoints.items()},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -27,7 +28,11 @@ def existing(url: str) -> str:
 @click.option("--days", default=7.0, show_default=True, help="How far back to look.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> None:
-    """Per workload: share resolved by tier, escalations and their break-even line, cost, saving, what audits found."""
+    """Per workload: share resolved by tier, escalations and their break-even line, cost, saving, what audits found.
+
+    Below it, the alarms of drift that stand: which tier is suspended in which workload, and why.
+    """
+    from router.alarms import standing_alarms
     from router.config import ConfigError, load_config
     from router.stats import as_json as to_json
     from router.stats import render, rows
@@ -38,13 +43,17 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> 
         config = load_config(config_path)
         store = SqlStore(existing(url or config.store.url))
         found = rows(store.stats(since_s=time.time() - days * 86_400), config.ladder)
+        alarms = standing_alarms(store.alarms())
         store.close()
     except (ConfigError, StoreError) as error:
         click.echo(f"tierwise: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(to_json(found), indent=2))
+        click.echo(json.dumps(to_json(found, alarms), indent=2))
         return
     from rich.console import Console
 
     Console(width=max(230, Console().width)).print(render(found))
+    for alarm in alarms:
+        since = datetime.fromtimestamp(alarm.at_s, UTC).strftime("%Y-%m-%d %H:%M")
+        click.echo(f"alarm: {alarm.tier} in {alarm.workload} since {since} UTC: {alarm.words}")

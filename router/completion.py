@@ -20,6 +20,7 @@ from fallback.types import Remedy, Reply, Request, Tier
 from router.certificate import UNBOUND, Standing, standing
 from router.config_sections import WorkloadConfig
 from router.deliberation import Deliberation
+from router.drift import Drift
 from router.expectations import Expectations
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features
@@ -82,6 +83,7 @@ class Completer:
         prices: PriceBook,
         policy: Policy,
         experience: Experience,
+        drift: Drift,
         model: Callable[[], RouterModel | None],
         recorder: Recorder,
         ids: RequestIds,
@@ -95,6 +97,7 @@ class Completer:
         self.expected = Expectations(self.ladder, prices, experience)
         self.policy = policy
         self.experience = experience
+        self.drift = drift
         self.model = model
         self.recorder = recorder
         self.ids = ids
@@ -113,6 +116,7 @@ class Completer:
         features = request_features(ask.request, text_cap_chars=self.text_cap_chars)
         allowed = self._affordable(ask)
         model = self.model()
+        self.drift.use(model)
         question = Question(
             workload=ask.request.workload,
             allowed=allowed,
@@ -136,7 +140,9 @@ class Completer:
         if model is None:
             return UNBOUND
         workload = ask.request.workload
-        return standing(ask.policy.promise, model.certificates.get(workload), {}, tiers)
+        promise = ask.policy.promise
+        suspended = self.drift.suspended(workload, promised=promise.made)
+        return standing(promise, model.certificates.get(workload), suspended, tiers)
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:
         """The tiers inside both the workload's and the caller's bounds, cheapest first."""
@@ -206,6 +212,7 @@ class Completion:
             outcome = self._outcome(decision, features, ledger, resolution, status)
             self.outcome = outcome
             shared.experience.observe(outcome)
+            shared.drift.observe(outcome)
             if not ended:  # the caller is gone: what happened is recorded without it
                 shared.record_later(outcome)
         recorded = await shared.recorder.record(outcome)

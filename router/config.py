@@ -21,6 +21,7 @@ from fallback.economics import PriceBook, PriceError, parse_price_book
 from router.config_resilience import ResilienceConfig
 from router.config_sections import (
     NAME,
+    DriftConfig,
     EndpointConfig,
     IdempotencyConfig,
     ModelConfig,
@@ -57,6 +58,7 @@ class Config(Section):
     workloads: dict[str, WorkloadConfig] = Field(default_factory=dict)
     store: StoreConfig = StoreConfig()
     model: ModelConfig = ModelConfig()
+    drift: DriftConfig = DriftConfig()
     idempotency: IdempotencyConfig = IdempotencyConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     resilience: ResilienceConfig = ResilienceConfig()

@@ -23,6 +23,7 @@ from fallback.checks.verifier import VerifierCheck
 from fallback.providers.anthropic_api import Platform
 from router.certificate import Promise
 from router.parts import ALWAYS, CHECKS, StopReasonCheck
+from router.sequential import DriftSettings
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -244,6 +245,21 @@ class ModelConfig(Section):
     directory: str = "var/models"
     poll_s: Seconds = 2.0
     text_cap_chars: Count = 8_000
+
+
+class DriftConfig(Section):
+    """When a tier counts as worse than its model believes; see `router.drift`.
+
+    `false_alarm_every`: observations of one stream between false alarms, on average at least. A rise by the share
+    `tolerance` is none.
+    """
+
+    false_alarm_every: Annotated[Number, Field(ge=100, le=1e9)] = 100_000.0
+    tolerance: Annotated[Number, Field(ge=0, le=5)] = 0.2
+
+    def settings(self) -> DriftSettings:
+        """For the tests."""
+        return DriftSettings(self.false_alarm_every, self.tolerance)
 
 
 class IdempotencyConfig(Section):

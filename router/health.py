@@ -1,8 +1,8 @@
 """Health that tells the truth: of the service, and of each thing it depends on.
 
 `""` and `router.v1.RouterService` say whether requests are answered. `tierwise.model`,
-`tierwise.store` and `tierwise.provider` say how their part is: a store that is down or a model that is
-missing degrades the service, it does not stop it.
+`tierwise.store` and `tierwise.provider` say how their part is, `tierwise.drift` that no alarm stands: a store that
+is down or a model that is missing degrades the service, it does not stop it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,16 @@ class Health:
         model: Callable[[], bool],
         store: Callable[[], bool],
         provider: Callable[[], bool],
+        drift: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self.servicer = HealthServicer()
-        self._parts = {"tierwise.model": model, "tierwise.store": store, "tierwise.provider": provider}
+        self._parts = {
+            "tierwise.model": model,
+            "tierwise.store": store,
+            "tierwise.provider": provider,
+            "tierwise.drift": drift,
+        }
         self._clock = clock
 
     def states(self) -> dict[str, bool]:

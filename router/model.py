@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.certificate import Certificate, from_json
+from router.certificate import MAX_WORKLOADS, Certificate, from_json
 from router.features import BUCKETS, DENSE_NAMES, FEATURES_VERSION
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from router.scoring import Heads, RouterModel, Seen, Stack, State, tier_of
@@ -42,6 +42,7 @@ _UNPACKED_BYTES = 256 << 20
 _MEMBERS = 4_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._#-]{0,63}")
 _MAX_NAMES = 64
+_MAX_RATIO = 100.0
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -169,6 +170,7 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
         metrics=_figures(manifest, "metrics"),
         certificates=_certificates(manifest, tiers),
         fitted_until=_fitted_until(manifest),
+        expected=_expected(manifest),
     )
     if (model.scale <= 0).any():
         raise ModelError(f"{WEIGHTS}: a scale is not positive")
@@ -246,6 +248,21 @@ def _fitted_until(manifest: Mapping[str, Any]) -> str:
     if not isinstance(last, str) or (last and not _NAME.fullmatch(last)):
         raise ModelError(f"{MANIFEST}: fitted_until is no request id")
     return last
+
+
+def _expected(manifest: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Ratios by workload, tier and stream."""
+    found = manifest.get("expected", {})
+    if not isinstance(found, dict) or len(found) > MAX_WORKLOADS:
+        raise ModelError(f"{MANIFEST}: expected is no table of at most {MAX_WORKLOADS} workloads")
+    for tiers in found.values():
+        for streams in tiers.values() if isinstance(tiers, dict) and len(tiers) <= _MAX_NAMES else (None,):
+            if not isinstance(streams, dict) or len(streams) > _MAX_NAMES:
+                raise ModelError(f"{MANIFEST}: expected holds something that is no table of ratios by tier and stream")
+            for ratio in streams.values():
+                if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0.0 < ratio < _MAX_RATIO:
+                    raise ModelError(f"{MANIFEST}: expected holds something that is no ratio")
+    return found
 
 
 def _figures(manifest: Mapping[str, Any], field: str) -> dict[str, float]:

@@ -128,7 +128,8 @@ class RouterModel:
     `worth` holds, by (state, source to try next), weights (mistake costs, k) over `worth_inputs`; the row is
     the one of the nearest of `mistake_costs_usd`. `quality_costs_usd` gives the mistake cost that reached a
     target quality in training, by target in per cent; `certificates` by workload what was certified since.
-    `fitted_until` is the last request that it was fitted on, empty where that is not known.
+    `fitted_until` is the last request that it was fitted on, empty where that is not known. `expected` gives, by
+    workload, tier and stream (`router.drift`), what came of requests it had not seen as a multiple of what it said.
     """
 
     version: str
@@ -146,6 +147,7 @@ class RouterModel:
     metrics: Mapping[str, float] = field(default_factory=dict)
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
     fitted_until: str = ""
+    expected: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     def probabilities(self, features: Features, workload: str = "") -> dict[str, float]:
         """Calibrated P(this tier's reply is good) by tier, before any tier was asked."""

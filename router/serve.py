@@ -22,9 +22,9 @@ from fallback.providers import Endpoint
 from router import counters
 from router.admission import Admission
 from router.audit.auditor import Auditor
-from router.build import make_endpoints, make_generation, make_recorder
+from router.build import make_endpoints, make_generation, make_recorder, telemetry_settings
 from router.config import Config, ConfigError, load_config
-from router.config_sections import EndpointConfig, TelemetryConfig
+from router.config_sections import EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health
@@ -35,24 +35,19 @@ from router.replays import Replays
 from router.servicer import FeedbackServicer, RouterServicer
 from router.store import Store, StoreError
 from router.store.sql import SqlStore
-from router.telemetry import Settings, Telemetry
+from router.telemetry import Telemetry
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
+from router.watch import Watch
 
 _log = logging.getLogger(__name__)
 _AUDITOR_CLOSE_S = 5.0
+_WATCH_CLOSE_S = 2.0
 _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
 _TURN_AWAY_S, _TURN_AWAY_TIMES = 0.05, 20
 _RETENTION_EVERY_S = 3_600.0
 _RECOVER_EVERY_S = 60.0
 _SEED_WINDOW_S = 7 * 86_400.0
-# `gen_ai.provider.name` by platform, in the words of the GenAI conventions.
-_PROVIDER_NAMES = {
-    "anthropic": "anthropic",
-    "bedrock": "aws.bedrock",
-    "vertex": "gcp.vertex_ai",
-    "foundry": "azure.ai.inference",
-}
 
 
 class Service:
@@ -67,15 +62,22 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self.store: Store = SqlStore(config.store.url)
         self.recorder = make_recorder(config.store, self.store, self._clock)
-        self.telemetry = Telemetry.start(_telemetry_settings(config))
+        self.telemetry = Telemetry.start(telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
         self.admission = Admission(config.server.max_in_flight)
+        self.watch = Watch(
+            config.drift.settings(),
+            max_workloads=config.server.max_workloads,
+            telemetry=self.telemetry,
+            errands=self.recorder,
+            clock=self._clock,
+        )
         self.auditor = Auditor(
             errands=self.recorder,
-            telling=self.telemetry,
+            telling=self.watch,
             busy=self._busy,
             clock=self._clock,
             lot=random.Random().random,  # noqa: S311 - who is audited, not a secret; its own, so that it hangs on nothing
@@ -84,6 +86,7 @@ class Service:
             model=lambda: self.models.model is not None,
             store=lambda: self.recorder.healthy,
             provider=self._some_tier_usable,
+            drift=lambda: self.watch.calm,
             clock=self._clock,
         )
         self.generation = self._generation(config, {})
@@ -97,6 +100,7 @@ class Service:
         await self.models.refresh()
         await self._seed_experience()
         await self.auditor.remember()
+        await self.watch.restore()
         await self.health.update()
         listen = self.generation.config.server.listen
         self.port = self._server.add_insecure_port(listen)
@@ -132,6 +136,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.auditor.close(_AUDITOR_CLOSE_S)
+        await self.watch.close(_WATCH_CLOSE_S)
         given_up = await self.recorder.close(_RECORDER_CLOSE_S)
         if given_up:
             _log.error("%d outcomes could not be written before the end", given_up)
@@ -182,6 +187,7 @@ class Service:
             endpoints=make_endpoints(config, self._clock, keep=keep, emulator_url=self._emulator_url),
             guards=self.guards,
             experience=self.experience,
+            drift=self.watch.drift,
             model=lambda: self.models.model,
             recorder=self.recorder,
             ids=self._ids,
@@ -235,6 +241,9 @@ class Service:
         )
         telemetry.watch_model(lambda: self.models.version)
         telemetry.watch_health(self.health.states)
+        telemetry.watch_drift(
+            lambda: {(each.workload, each.tier, each.stream.value): 1.0 for each in self.watch.drift.alarms()}
+        )
         recorder = self.recorder
         telemetry.watch_recorder(lambda: counters.results(recorder.counters, recorder.backlog))
         telemetry.watch_queues(
@@ -316,17 +325,3 @@ async def _close_when_idle(generation: Generation, endpoints: list[Endpoint]) ->
     await generation.idle()
     for endpoint in endpoints:
         await endpoint.provider.close()
-
-
-def _telemetry_settings(config: Config) -> Settings:
-    telemetry: TelemetryConfig = config.telemetry
-    host, _, port = telemetry.prometheus_listen.rpartition(":")
-    return Settings(
-        otlp_endpoint=telemetry.otlp_endpoint or None,
-        protocol=telemetry.otlp_protocol,
-        service_name=telemetry.service_name,
-        sample_ratio=telemetry.sample_ratio,
-        prometheus_host=host or "127.0.0.1",
-        prometheus_port=int(port) if port else None,
-        providers={name: _PROVIDER_NAMES[endpoint.platform] for name, endpoint in config.endpoints.items()},
-    )

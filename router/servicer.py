@@ -190,6 +190,8 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
             already = _recorded(status)
             if not already:
                 self._telemetry.feedback(workload, good=feedback.good)
+                drift = generation.completer.drift
+                drift.judged(feedback.request_id, good=feedback.good, at_s=feedback.reported_at_s)
             return feedback_pb2.ReportOutcomeResponse(already_reported=already)
 
         return await rpc.answer(work)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fallback.economics import break_even_rate
+from router.alarms import Alarm
 from router.experience import wilson
 from router.rates import Rate, clopper_pearson, false_accept, false_escalate
 from router.store import WorkloadStats
@@ -136,13 +137,18 @@ def _in_order(by_tier: dict[str, int], ladder: Sequence[str]) -> list[str]:
 # --- printing --------------------------------------------------------------------------------
 
 
-def as_json(found: Sequence[StatsRow]) -> list[dict[str, Any]]:
-    """The rows as JSON objects: shares with their counts and intervals, money in US dollars."""
+def as_json(found: Sequence[StatsRow], alarms: Sequence[Alarm] = ()) -> list[dict[str, Any]]:
+    """The rows as JSON objects: shares with counts and intervals, money in US dollars, the alarms that stand."""
     objects = []
     for row in found:
         one = asdict(row)
         for start, given in zip(one["starts"], row.starts, strict=True):
             start["finding"] = given.finding
+        one["alarms"] = [
+            {"tier": each.tier, "stream": each.stream.value, "at_s": each.at_s, "why": each.words}
+            for each in alarms
+            if each.workload == row.workload
+        ]
         objects.append(one)
     return objects
 

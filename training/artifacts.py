@@ -48,6 +48,7 @@ def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
         "sources": list(model.sources),
         "workloads": list(model.workloads),
         "fitted_until": model.fitted_until,
+        "expected": dict(model.expected),
         "quality_costs_usd": dict(model.quality_costs_usd),
         "metrics": dict(model.metrics),
         "files": {
@@ -59,10 +60,20 @@ def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def write_certificates(directory: Path, certificates: Mapping[str, Certificate], *, version: str = "") -> None:
-    """Put them in a version's manifest in place of those there; a `version` renames it, its weights as they are."""
+def write_certificates(
+    directory: Path,
+    certificates: Mapping[str, Certificate],
+    *,
+    version: str,
+    expected: Mapping[str, Any] | None = None,
+) -> None:
+    """Put them in a version's manifest in place of those there, under this name; its weights stay as they are.
+
+    So do the ratios that drift is judged against, unless there are newer ones in `expected`.
+    """
     manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    manifest |= {"certificates": to_json(certificates)} | ({"version": version} if version else {})
+    manifest |= {"certificates": to_json(certificates), "version": version}
+    manifest |= {"expected": expected} if expected is not None else {}
     text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 

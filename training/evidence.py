@@ -18,6 +18,7 @@ The scorer must not have seen the requests: they are those after the last one th
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.cascade import Ask, Keep
+from router.alarms import Stream
 from router.certificate import Certificate, Promise, State, Threshold, TierCertificate
 from training.certify import certify
 from training.labels import MIN_JUDGED
@@ -35,6 +37,10 @@ from training.served import Served
 
 Array = NDArray[np.float64]
 Cell = tuple[str, str]  # workload, tier
+
+_ENOUGH = 30  # observations before a ratio is believed
+_MOST_OFF = 5.0
+_Z = 1.64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,41 @@ def gather(policy: Served, rows: Sequence[Row], *, since_s: Mapping[Cell, float]
                 case _:
                     break
     return dict(found)
+
+
+def expected_ratios(policy: Served, rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """By workload, tier and stream (`router.drift`): what came of these requests as a multiple of what the model said.
+
+    With its upper 95 % limit (normal approximation), so that what is not known well alarms late rather than early.
+    """
+    sums: defaultdict[tuple[str, str, Stream], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+
+    def add(workload: str, tier: str, stream: Stream, y: float, expected: float) -> None:
+        cell = sums[workload, tier, stream]
+        cell[0] += y
+        cell[1] += expected
+        cell[2] += 1.0
+
+    for row in rows:
+        if not row.steps or row.steps[0].tier != row.start or row.steps[0].ends:
+            continue
+        first, before = row.steps[0], policy.probabilities(row)
+        expected = 1.0 - before.get(first.tier, 1.0)
+        rejected = first.rejected in ("free", "paid")
+        add(row.workload, first.tier, Stream.CHECKS, float(rejected), expected)
+        score = None if rejected else policy.think(row, policy.plan(row), (replace(first, rejected=""),))[1]
+        if score is None:
+            continue
+        add(row.workload, first.tier, Stream.DOUBT, 1.0 - score, expected)
+        label = row.labels.get(first.tier)
+        if row.resolved == first.tier and label is not None and label.source is not Source.VERDICT:
+            add(row.workload, first.tier, Stream.TRUTH, float(not label.good), 1.0 - score)
+    ratios: defaultdict[str, defaultdict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (workload, tier, stream), (y, expected, n) in sums.items():
+        if n >= _ENOUGH and expected > 0:
+            ratio = (y + _Z * math.sqrt(y + 1.0)) / expected
+            ratios[workload][tier][stream.value] = min(_MOST_OFF, max(1.0 / _MOST_OFF, ratio))
+    return {workload: dict(tiers) for workload, tiers in ratios.items()}
 
 
 def current_models(rows: Sequence[Row]) -> Mapping[tuple[str, str], str]:

@@ -26,7 +26,7 @@ from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from training.artifacts import save_model, write_certificates
 from training.dataset import Dataset
 from training.evaluate import logged_terms, terms
-from training.evidence import Cell, certify_policy
+from training.evidence import Cell, certify_policy, expected_ratios
 from training.fit import Fitted, TooLittleData, fit_router
 from training.follow import Constant, Means, Plan, Policy
 from training.gate import NEGLIGIBLE
@@ -107,7 +107,8 @@ class OutcomeLearner:
         fresh = [row for row in data.rows if row.request_id > policy.model.fitted_until]
         plain = policy.uncertified()
         certificates = certify_policy(plain, fresh, lambda name: self._terms(name).promise, seed=seed, since_s=since_s)
-        write_certificates(directory, certificates, version=version)
+        expected = expected_ratios(plain, fresh) if not policy.model.expected else None
+        write_certificates(directory, certificates, version=version, expected=expected)
         return plain.certified(certificates, version), certificates
 
     def thresholds(self, policy: Policy) -> Mapping[str, float]:

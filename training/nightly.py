@@ -20,35 +20,17 @@ from router.store import Store
 from training.audited import audited
 from training.dataset import MAX_REQUESTS, Dataset, read_dataset
 from training.evaluate import evaluate
+from training.evidence import Cell
 from training.follow import Policy
 from training.gate import Passed, Refused, Verdict, enough_data, judge
 from training.labels import LADDER
-from training.recertify import Certifier, certify_current
+from training.progress import Progress, Silent
+from training.recertify import Certifier, certify_current, too_old
 from training.registry import CurrentChanged, Entry, Registry, RegistryError
 from training.report import write_report
 from training.results import NIGHT_FILE, Data, Night, load_night, save_night
 
 _DAY_S = 86_400.0
-
-
-class Progress(Protocol):
-    """Told what the night does, as it does it."""
-
-    def step(self, name: str) -> None:
-        """This begins now."""
-
-    def count(self, done: int) -> None:
-        """So many things of this step are done."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def step(self, name: str) -> None:
-        """Nothing."""
-
-    def count(self, done: int) -> None:
-        """Nothing."""
 
 
 class CannotFit(Exception):
@@ -104,6 +86,7 @@ def run_night(
     """One night. Raises LockHeld, StoreError or RegistryError; a refusal by the gate is a result, not an error."""
     tell = progress or Silent()
     with registry.night() as staging:
+        since = too_old(store.alarms(since_s=max(0.0, now_s - settings.window_days * _DAY_S)))
         held_in, held_out, night = _read(store, registry, learner, settings, now_s, tell)
         if registry.was_current(night.version):
             night = _nothing_to_do(registry, night)
@@ -112,7 +95,7 @@ def run_night(
             if isinstance(verdict, Passed):
                 try:
                     challenger, champion = _fit(registry, learner, held_in, night, staging / "model", tell)
-                    challenger, night = _certify(learner, challenger, held_out, night, staging / "model", tell)
+                    challenger, night = _certify(learner, challenger, held_out, since, night, staging / "model", tell)
                     night = _evaluate(learner, challenger, champion, held_in, held_out, night, tell)
                     verdict = _judge(registry, night, tell)
                 except CannotFit as reason:
@@ -120,7 +103,7 @@ def run_night(
             night = _publish(registry, staging / "model", night, verdict, now_s, tell)
         if night.result != "published":
             everything = replace(held_in, rows=(*held_in.rows, *held_out.rows))
-            night = _recertify(registry, learner, everything, night, staging / "certified", tell)
+            night = _recertify(registry, learner, everything, since, night, staging / "certified", tell)
         _report(night, registry.root / "last_night.json", report, tell)
         return night
 
@@ -193,24 +176,36 @@ def _fit(
 
 
 def _certify(
-    learner: Learner, challenger: Policy, held_out: Dataset, night: Night, directory: Path, tell: Progress
+    learner: Learner,
+    challenger: Policy,
+    held_out: Dataset,
+    since: Mapping[Cell, float],
+    night: Night,
+    directory: Path,
+    tell: Progress,
 ) -> tuple[Policy, Night]:
     """On the held-out requests; what is certified binds the policy that is then evaluated."""
     tell.step("certify")
     certified, certificates = learner.certify(
-        challenger, held_out, directory, version=night.version, seed=night.seed, since_s={}
+        challenger, held_out, directory, version=night.version, seed=night.seed, since_s=since
     )
     return certified, replace(night, certificates=certificates)
 
 
 def _recertify(
-    registry: Registry, learner: Learner, data: Dataset, night: Night, directory: Path, tell: Progress
+    registry: Registry,
+    learner: Learner,
+    data: Dataset,
+    since: Mapping[Cell, float],
+    night: Night,
+    directory: Path,
+    tell: Progress,
 ) -> Night:
     """The champion stays: its certificate follows the newest outcomes all the same."""
     tell.step("certify the champion")
     try:
         done = certify_current(
-            registry, learner, data, directory, seed=night.seed, now_s=night.started_at_s, since_s={}
+            registry, learner, data, directory, seed=night.seed, now_s=night.started_at_s, since_s=since
         )
     except CurrentChanged as changed:
         return replace(night, certificates={}, reasons=(*night.reasons, f"not certified: {changed}"))

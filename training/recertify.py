@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
+from router.alarms import Alarm
 from router.certificate import Certificate, to_json
 from router.store import Store
 from training.artifacts import write_certificates
@@ -63,7 +64,20 @@ def recertify(
     with registry.night() as staging:
         since_s = max(0.0, (now_s // _DAY_S - window_days) * _DAY_S)
         data = read_dataset(store.read(since_s=since_s), ladder=ladder, max_requests=MAX_REQUESTS)
-        return certify_current(registry, learner, data, staging / "certified", seed=seed, now_s=now_s, since_s={})
+        since = too_old(store.alarms(since_s=since_s))
+        return certify_current(registry, learner, data, staging / "certified", seed=seed, now_s=now_s, since_s=since)
+
+
+def too_old(alarms: Iterable[Alarm]) -> dict[Cell, float]:
+    """By workload and tier, when an alarm was last raised or cleared: what was before is no evidence any more.
+
+    A cleared one counts too: between the two the tier was worse.
+    """
+    found: dict[Cell, float] = {}
+    for alarm in alarms:
+        cell = alarm.workload, alarm.tier
+        found[cell] = max(found.get(cell, 0.0), alarm.at_s)
+    return found
 
 
 def certify_current(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from router.alarms import Alarm
 from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Outcome
 
 
@@ -136,6 +137,12 @@ class Store(Protocol):
 
     def audit_spend_usd(self, *, since_s: float) -> Mapping[str, float]:
         """What audits made since then cost, by workload."""
+
+    def write_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """Commit all in one transaction; one that is there already is left as it is."""
+
+    def alarms(self, *, since_s: float = 0.0) -> list[Alarm]:
+        """Alarms raised and cleared since then, in the order in which they happened; damaged ones are left out."""
 
     def workload_of(self, request_id: str) -> str:
         """The workload of an outcome; empty for an unknown id."""

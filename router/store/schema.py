@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 # The newest revision in `migrations/versions`: a test holds the two together, so that opening a
 # store at head costs one query and no import of alembic.
-HEAD = "0003"
+HEAD = "0004"
 
 
 class Bytes(LargeBinary):
@@ -132,4 +132,20 @@ audit = Table(
     Column("checksum", BigInteger, nullable=False),
     Column("reply_features", Bytes, nullable=False),
     Index("audit_at", "audited_at_s"),
+)
+
+alarm = Table(
+    "alarm",
+    metadata,
+    Column("workload", Text, primary_key=True),
+    Column("tier", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("at_s", Double, primary_key=True),
+    Column("cleared", SmallInteger, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("model_version", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("observed", Double, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
 )

@@ -10,10 +10,22 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Connection, Engine, Table, and_, delete, make_url, select, text, update
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
+from router.alarms import Alarm
 from router.outcome import Audit, Feedback, Outcome
-from router.store import FeedbackStatus, Recorded, StoreError, Unstorable, WorkloadStats, audits, codec, queries, sqlite
+from router.store import (
+    FeedbackStatus,
+    Recorded,
+    StoreError,
+    Unstorable,
+    WorkloadStats,
+    alarms,
+    audits,
+    codec,
+    queries,
+    sqlite,
+)
 from router.store.inserts import Insert
-from router.store.schema import HEAD, audit, feedback, outcome, reply_cost, retained_text
+from router.store.schema import HEAD, alarm, audit, feedback, outcome, reply_cost, retained_text
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
 DELETE_CHUNK = 200  # retained texts deleted in one transaction: writers wait for no more than that
@@ -61,9 +73,9 @@ class SqlStore:
             raise StoreError("url", f"expected one of {', '.join(f'{name}:///…' for name in _BACKENDS)}") from None
         self._engine = self._backend.open_engine(parsed)
         self._writes = self._engine.execution_options(writes=True)
-        self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit = (
+        self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit, self._insert_alarm = (
             Insert(self._backend.insert(table).on_conflict_do_nothing(), self._engine)
-            for table in (outcome, reply_cost, retained_text, audit)
+            for table in (outcome, reply_cost, retained_text, audit, alarm)
         )
         self._corrupt_rows = 0
         try:
@@ -141,7 +153,28 @@ class SqlStore:
             with self._writes.begin() as connection:
                 self._insert_audit(connection, rows)
 
+    def write_alarms(self, alarms_: Sequence[Alarm]) -> None:
+        """Commit all in one transaction; those there already stay. Raises StoreError."""
+        if not alarms_:
+            return
+        with self._errors():
+            rows = [alarms.encode(one) for one in alarms_]
+            with self._writes.begin() as connection:
+                self._insert_alarm(connection, rows)
+
     # --- reading -----------------------------------------------------------------------------
+
+    def alarms(self, *, since_s: float = 0.0) -> list[Alarm]:
+        """Alarms raised and cleared since then, in the order in which they happened. Raises StoreError."""
+        with self._errors(), self._engine.connect() as connection:
+            rows = alarms.since(connection, since_s)
+        found = []
+        for row in rows:
+            try:
+                found.append(alarms.decode(row))
+            except codec.CorruptRow:
+                self._corrupt_rows += 1
+        return found
 
     def workload_of(self, request_id: str) -> str:
         """The workload of an outcome; empty for an unknown id. Raises StoreError."""

@@ -16,6 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from fallback.errors import Failure
 from fallback.types import Attempt, Purpose
+from router.alarms import Alarm
 from router.outcome import Audit, Outcome
 from router.telemetry import attributes, safe, semconv, story
 from router.telemetry.settings import RpcCall, Settings
@@ -79,6 +80,7 @@ class Metrics:
         self._check_seconds = counter("check.seconds", "s", "Time spent on checks", "check", "verdict")
         self._check_calls = counter("check.calls", "{call}", "Upstream calls made by checks", "check")
         self._check_cost = counter("check.cost_usd", _USD, "Spent on checks, by check", "workload", "check")
+        self._alarms = counter("alarms", "{alarm}", "Alarms of drift by what was watched", *scope, "stream", "state")
         self._feedback = counter("feedback", "{report}", "Callers' judgements of replies", "workload", "quality")
 
         audited = ("workload", "tier", "reply", "verdict")
@@ -118,6 +120,11 @@ class Metrics:
     def feedback(self, workload: str, *, good: bool) -> None:
         """Count one judgement."""
         self._feedback.add(self._workload(workload), "good" if good else "bad")
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Count one alarm, raised or cleared."""
+        state = "cleared" if alarm.cleared else "raised"
+        self._alarms.add(self._workload(alarm.workload), self._name(alarm.tier), alarm.stream.value, state)
 
     def audit(self, audit: Audit) -> None:
         """Count one audit. Its upstream calls are in no other metric: those are of requests."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from opentelemetry.sdk.resources import Resource
 
+from router.alarms import Alarm
 from router.outcome import Audit, Outcome
 from router.telemetry import export, traces
 from router.telemetry.metrics import Key, Metrics, Read, observe
@@ -69,6 +70,10 @@ class Telemetry:
         """A caller judged a reply."""
         self._metrics.feedback(workload, good=good)
 
+    def alarm(self, alarm: Alarm) -> None:
+        """A tier became worse in a workload, or is good again."""
+        self._metrics.alarm(alarm)
+
     def audit(self, audit: Audit, run: AuditRun | None) -> None:
         """A reply was audited; with a trace of its own where a lot was drawn for it."""
         self._metrics.audit(audit)
@@ -111,9 +116,14 @@ class Telemetry:
         """Whether each component is well."""
         self._gauge("tierwise.health", "1 well, 0 not", ("component",), lambda: _keyed(read()))
 
-    def watch_drift(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """How far the requests of now are from those that the model learned from, by workload or feature."""
-        self._gauge("tierwise.drift", "Distance from the training data", ("of",), lambda: _keyed(read()))
+    def watch_drift(self, read: Callable[[], Mapping[tuple[str, str, str], float]]) -> None:
+        """1 by workload, tier and stream while its alarm stands."""
+        self._gauge(
+            "tierwise.drift",
+            "1 while an alarm stands",
+            ("workload", "tier", "stream"),
+            lambda: {(*key,): value for key, value in read().items()},
+        )
 
     def _gauge(self, name: str, description: str, labels: Key, read: Read) -> None:
         observe(self._meter.create_observable_gauge, name, "", description, labels, read)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fallback.errors import Overloaded
 from fallback.types import Purpose, Reject
+from router.alarms import Alarm, Stream, standing_alarms
 from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Mode, Outcome, RetainedText
 from router.store import FeedbackStatus, Store, StoreError, Unstorable, sql
 from router.store.sql import SqlStore
@@ -195,6 +196,25 @@ def test_audits_are_read_as_they_were_written(tmp_path_factory: pytest.TempPathF
             assert store.corrupt_rows == 0
         finally:
             store.close()
+
+
+def test_alarms_are_read_in_the_order_in_which_they_happened(store: Store) -> None:
+    raised = Alarm("triage", "haiku", Stream.CHECKS, 10.0, make.request_id(3), "v1", 80, 31.0, 12.5)
+    other = Alarm("triage", "sonnet", Stream.MODEL, 5.0, make.request_id(1), "v1")
+    cleared = replace(raised, at_s=20.0, request_id=make.request_id(9), cleared=True)
+    store.write_alarms([cleared, raised])
+    store.write_alarms([other, raised])
+    store.write_alarms([])
+    assert store.alarms() == [other, raised, cleared]
+    assert standing_alarms(store.alarms()) == [other]
+    assert store.alarms(since_s=15.0) == [cleared]
+
+
+def test_nothing_is_written_of_alarms_of_which_one_cannot_be(store: Store) -> None:
+    good = Alarm("triage", "haiku", Stream.CHECKS, 10.0, make.request_id(3), "v1")
+    with pytest.raises(Unstorable):
+        store.write_alarms([good, replace(good, at_s=float("nan"))])
+    assert store.alarms() == []
 
 
 def test_an_audit_and_feedback_stand_side_by_side(store: Store) -> None:

@@ -13,12 +13,14 @@ from router.admission import Admission
 from router.audit.auditor import Auditor
 from router.build import make_generation
 from router.config import Config
+from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
 from router.outcome import Outcome, RequestIds
 from router.recorder import Recorder
 from router.replays import Replays
 from router.scoring import RouterModel
+from router.sequential import DriftSettings
 from router.servicer import FeedbackServicer, RouterServicer
 from tests.simulation.disk import Disk, SimStore, SimWorker
 from tests.simulation.journal import History
@@ -84,6 +86,7 @@ class Process:
         )
         self._ids = RequestIds(rng.randbytes)
         self.admission = Admission(config.server.max_in_flight)
+        self.drift = Drift(DriftSettings(), lambda _: None)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry
         self.auditor = Auditor(
@@ -112,6 +115,7 @@ class Process:
             endpoints=dict(self._endpoints),
             guards=self.guards,
             experience=self.experience,
+            drift=self.drift,
             model=lambda: self.model,
             recorder=self.recorder,
             ids=self._ids,

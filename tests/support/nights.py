@@ -19,6 +19,7 @@ import numpy as np
 
 from fallback import cascade
 from fallback.types import Accept, Attempt, CheckReport, Message, Purpose, Reject, Reply, Request, TextBlock
+from router.alarms import Alarm
 from router.certificate import Certificate
 from router.features import FEATURES_VERSION, request_features
 from router.outcome import Decision, Feedback, Mode
@@ -122,15 +123,19 @@ def _encoded_reply(workload: str, level: int, filler: str, *, rejected: bool) ->
 class Log:
     """Meets `Store` as far as a night reads it."""
 
-    def __init__(self, records: Sequence[Recorded]) -> None:
+    def __init__(self, records: Sequence[Recorded], raised: Sequence[Alarm] = ()) -> None:
         self.records = list(records)
         self.workloads: list[WorkloadStats] = []
+        self.raised = raised
 
     def read(self, *, since_s: float = 0.0, until_s: float = math.inf) -> Iterator[Recorded]:
         return (each for each in self.records if since_s <= each.outcome.received_at_s < until_s)
 
     def stats(self, *, since_s: float = 0.0) -> list[WorkloadStats]:
         return self.workloads
+
+    def alarms(self, *, since_s: float = 0.0) -> list[Alarm]:
+        return [each for each in self.raised if each.at_s >= since_s]
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a night has no business with {name}")

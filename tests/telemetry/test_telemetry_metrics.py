@@ -128,7 +128,7 @@ def test_what_is_now_is_read_when_somebody_looks(telemetry):
     telemetry.watch_model(lambda: model[0])
     telemetry.watch_recorder(lambda: {"recorded": 41, "dropped": 2})
     telemetry.watch_health(lambda: {"store": True, "provider": False})
-    telemetry.watch_drift(lambda: {"triage": 0.125})
+    telemetry.watch_drift(lambda: {("triage", "haiku", "checks"): 1.0})
     assert value(telemetry, "tierwise_breaker_state", endpoint="first-party", tier="haiku") == 2
     assert value(telemetry, "tierwise_breaker_state", endpoint="bedrock-eu", tier="opus") == 1
     assert page(telemetry)["tierwise_breaker_state"][frozenset({("endpoint", "anthropic"), ("tier", "")})] == 0
@@ -136,7 +136,7 @@ def test_what_is_now_is_read_when_somebody_looks(telemetry):
     assert value(telemetry, "tierwise_recorder_outcomes_total", result="dropped") == 2
     assert value(telemetry, "tierwise_health", component="provider") == 0
     assert value(telemetry, "tierwise_health", component="store") == 1
-    assert value(telemetry, "tierwise_drift", of="triage") == 0.125
+    assert value(telemetry, "tierwise_drift", workload="triage", tier="haiku", stream="checks") == 1
     assert page(telemetry)["tierwise_model_info"] == {frozenset({("version", "20261122-aaaa")}): 1}
     model[0] = "20261123-bbbb"
     assert page(telemetry)["tierwise_model_info"] == {frozenset({("version", "20261123-bbbb")}): 1}

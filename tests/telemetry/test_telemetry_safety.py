@@ -11,6 +11,7 @@ import pytest
 from fallback import errors
 from fallback.types import Accept, CheckReport, Purpose, Reject, Reply, TextBlock, ToolUseBlock, Unjudged
 from router import logs
+from router.alarms import Alarm, Stream
 from router.outcome import Outcome, RetainedText
 from router.telemetry import RpcCall, Settings, Telemetry
 from tests.support.otlp import OtlpCollector, dead_collector
@@ -81,13 +82,14 @@ def test_no_canary_reaches_a_span_or_a_metric(protocol, captured_logs):
         telemetry.record(outcome, rpc)
         telemetry.rpc(rpc)
         telemetry.feedback(outcome.workload, good=False)
+        telemetry.alarm(Alarm(PROMPT, REPLY, Stream.CHECKS, 0.0, PERSON, PROMPT))
         telemetry.watch_queues(lambda: {PROMPT: 1.0})
         telemetry.watch_model(lambda: PROMPT)
         telemetry.watch_breakers(lambda: {(PROMPT, REPLY): PERSON})
         telemetry.watch_recorder(lambda: {PROMPT: 1})
         telemetry.watch_health(lambda: {PERSON: True})
 
-        def broken() -> dict[str, float]:
+        def broken() -> dict[tuple[str, str, str], float]:
             raise RuntimeError(PROMPT)
 
         telemetry.watch_drift(broken)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.support.kill import die, in_child
 from tests.support.nights import START_S, FixedLearner, Log, World
-from training.nightly import NightSettings, Silent, run_night
+from training.nightly import NightSettings, run_night
+from training.progress import Silent
 from training.registry import Registry
 from training.results import Night
 

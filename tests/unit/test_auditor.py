@@ -18,9 +18,11 @@ from router.audit.comparison import same_answer, sent_on
 from router.build import make_generation
 from router.completion import Ask, Completed
 from router.config import Config
+from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
 from router.outcome import Audit, AuditVerdict, Outcome, RequestIds
+from router.sequential import DriftSettings
 from router.store import StoreError, Unstorable
 from router.telemetry import AuditRun
 from router.translate import Bounds
@@ -78,6 +80,7 @@ class Bench:
             endpoints=endpoints,
             guards=Guards(GuardSettings(), self.clock, lambda: 0.5),
             experience=Experience(self.config.ladder, max_workloads=10),
+            drift=Drift(DriftSettings(), lambda _: None),
             model=lambda: None,
             recorder=None,  # type: ignore[arg-type]
             ids=RequestIds(),

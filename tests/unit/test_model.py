@@ -205,6 +205,11 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "certificate with an endless bound": setting(
         "certificates", {"maths": {"confidence": math.inf, "mistake_cost_usd": 0.0, "tiers": {}}}
     ),
+    "expected no table": setting("expected", []),
+    "expected of no tier": setting("expected", {"maths": 1.0}),
+    "expected of no stream": setting("expected", {"maths": {"haiku": 1.0}}),
+    "expected no ratio": setting("expected", {"maths": {"haiku": {"truth": math.nan}}}),
+    "expected no number": setting("expected", {"maths": {"haiku": {"truth": True}}}),
     "fitted until a number": setting("fitted_until", 3),
     "no weights": lambda version: (version / WEIGHTS).unlink(),
     "truncated": truncate,

@@ -1,0 +1,104 @@
+"""Drift and what follows from it outside the process: log lines, metrics, and alarms kept in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from fallback.clock import Clock
+from router.alarms import Alarm, standing_alarms
+from router.drift import Drift
+from router.outcome import Audit, AuditVerdict
+from router.sequential import DriftSettings
+from router.store import Store, StoreError, Unstorable
+from router.telemetry import AuditRun, Telemetry
+
+_log = logging.getLogger(__name__)
+_MOST_WAITING = 1_000
+_PAUSE_S = 1.0
+
+
+class Errands(Protocol):
+    """Runs a blocking errand at the store off the loop, as `router.recorder.Recorder` does."""
+
+    def run(self, errand: Callable[[Store], Any]) -> Awaitable[Any]:
+        """What the errand gives; raises StoreError."""
+
+
+class Watch:
+    """The drift of one process. Hears audits on their way to telemetry (meets `router.audit`'s Telling)."""
+
+    def __init__(
+        self, settings: DriftSettings, *, max_workloads: int, telemetry: Telemetry, errands: Errands, clock: Clock
+    ) -> None:
+        self.drift = Drift(settings, self._told, max_workloads=max_workloads)
+        self._telemetry = telemetry
+        self._errands = errands
+        self._clock = clock
+        self._waiting: list[Alarm] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def calm(self) -> bool:
+        """Whether no alarm stands."""
+        return not self.drift.alarms()
+
+    async def restore(self) -> None:
+        """Begin with the alarms that stood when the service stopped."""
+        try:
+            self.drift.restore(standing_alarms(await self._errands.run(lambda store: store.alarms())))
+        except StoreError as error:
+            _log.warning("no past alarms from the store: %s", error)
+
+    def audit(self, audit: Audit, run: AuditRun | None) -> None:
+        """An audit was made."""
+        self._telemetry.audit(audit, run)
+        if audit.accepted and audit.method.settles and audit.verdict is not AuditVerdict.UNKNOWN:
+            good = audit.verdict is AuditVerdict.GOOD
+            self.drift.judged(audit.request_id, good=good, at_s=audit.audited_at_s)
+
+    def audit_skipped(self, workload: str, reason: str) -> None:
+        """One was not made."""
+        self._telemetry.audit_skipped(workload, reason)
+
+    async def close(self, timeout_s: float) -> None:
+        """Write what waits for at most `timeout_s`; the rest is lost."""
+        if self._writer is None:
+            return
+        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        await asyncio.wait({self._writer, timer}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (self._writer, timer):
+            task.cancel()
+        await asyncio.gather(self._writer, timer, return_exceptions=True)
+
+    def _told(self, alarm: Alarm) -> None:
+        if alarm.cleared:
+            _log.warning("drift: %s in %s is good again: %s", alarm.tier, alarm.workload, alarm.words)
+        else:
+            _log.warning("drift: %s in %s is suspended: %s", alarm.tier, alarm.workload, alarm.words)
+        self._telemetry.alarm(alarm)
+        if len(self._waiting) >= _MOST_WAITING:
+            del self._waiting[0]
+        self._waiting.append(alarm)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.ensure_future(self._write())
+
+    async def _write(self) -> None:
+        """Until all are written; while the store is down they wait."""
+        while self._waiting:
+            group = list(self._waiting)
+            try:
+                await self._errands.run(partial(_put, group))
+            except Unstorable:
+                _log.error("%d alarms cannot be stored", len(group))
+            except StoreError:
+                await self._clock.sleep(_PAUSE_S)
+                continue
+            self._waiting = [alarm for alarm in self._waiting if alarm not in group]
+
+
+def _put(alarms: list[Alarm], store: Store) -> None:
+    store.write_alarms(alarms)
