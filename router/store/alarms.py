@@ -37,8 +37,14 @@ def decode(row: Row) -> Alarm:
         raise CorruptRow from None
 
 
-def since(connection: Connection, since_s: float) -> list[Row]:
-    """The rows of the alarms since then, in the order in which they happened."""
+def read(connection: Connection, since_s: float) -> tuple[list[Alarm], int]:
+    """The alarms since then, in the order in which they happened, and how many rows are not as they were written."""
     a = alarm.c
     statement = select(alarm).where(a.at_s >= since_s).order_by(a.at_s, a.request_id, a.cleared)
-    return [dict(row) for row in connection.execute(statement).mappings()]
+    found, corrupt = [], 0
+    for row in connection.execute(statement).mappings():
+        try:
+            found.append(decode(dict(row)))
+        except CorruptRow:
+            corrupt += 1
+    return found, corrupt

@@ -167,13 +167,8 @@ class SqlStore:
     def alarms(self, *, since_s: float = 0.0) -> list[Alarm]:
         """Alarms raised and cleared since then, in the order in which they happened. Raises StoreError."""
         with self._errors(), self._engine.connect() as connection:
-            rows = alarms.since(connection, since_s)
-        found = []
-        for row in rows:
-            try:
-                found.append(alarms.decode(row))
-            except codec.CorruptRow:
-                self._corrupt_rows += 1
+            found, corrupt = alarms.read(connection, since_s)
+        self._corrupt_rows += corrupt
         return found
 
     def workload_of(self, request_id: str) -> str:
