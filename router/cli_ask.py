@@ -6,12 +6,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from router.v1 import router_pb2
+from router.cli_route import decision_line, show_route
 
 
 def _prompt_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +51,7 @@ def ask(text: str | None, target: str, timeout_s: float, *, as_json: bool, **pro
         use = block.tool_use
         click.echo(block.text.text if block.WhichOneof("block") == "text" else f"{use.name}({use.input_json})")
     verdict = "accepted" if response.accepted else f"not accepted: {', '.join(response.reasons)}"
-    click.echo(f"\n{response.tier}, {verdict}. {_decision_line(response.decision)}", err=True)
+    click.echo(f"\n{response.tier}, {verdict}. {decision_line(response.decision)}", err=True)
     for attempt in response.attempts:
         seconds = attempt.duration.ToTimedelta().total_seconds()
         checks = ", ".join(f"{v.check} {v.verdict}" for v in attempt.verdicts)
@@ -70,26 +69,49 @@ def ask(text: str | None, target: str, timeout_s: float, *, as_json: bool, **pro
 
 @click.command()
 @_prompt_options
-def explain(text: str | None, target: str, timeout_s: float, *, as_json: bool, **prompt: Any) -> None:
-    """Say what the service would do with a request, and why. Nothing is called and nothing is spent."""
-    from rich.console import Console
-    from rich.table import Table
+@click.option("--what-if", "lists_plans", is_flag=True, help="List every plan, what it would come to, and why not.")
+@click.option("--mistake-cost", type=float, help="What if a bad reply cost so many US dollars.")
+@click.option("--second-cost", type=float, help="What if a second of waiting cost so many US dollars.")
+@click.option("--quality-target", type=float, help="What if this share of the best tier's quality had to be kept.")
+@click.option("--latency-p95", type=float, help="What if 95 % of such requests had to end within so many seconds.")
+@click.option("--start", default="", help="What if it started at this tier.")
+def explain(
+    text: str | None,
+    target: str,
+    timeout_s: float,
+    *,
+    as_json: bool,
+    lists_plans: bool,
+    mistake_cost: float | None,
+    second_cost: float | None,
+    quality_target: float | None,
+    latency_p95: float | None,
+    start: str,
+    **prompt: Any,
+) -> None:
+    """Say what the service would do with a request, and why. Nothing is called and nothing is spent.
 
+    With --what-if, or any option that changes the policy for this question, every plan is listed with what it would
+    come to on average.
+    """
     from router.v1 import router_pb2
 
-    response = _call(target, "Route", router_pb2.RouteRequest(**_request(text, **prompt)), timeout_s)
+    changes: dict[str, Any] = {
+        "mistake_cost_usd": mistake_cost,
+        "second_cost_usd": second_cost,
+        "quality_target": quality_target,
+        "latency_p95_s": latency_p95,
+        "start_tier": start or None,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    request = router_pb2.RouteRequest(**_request(text, **prompt))
+    if lists_plans or given:
+        request.what_if.CopyFrom(router_pb2.WhatIf(**given))
+    response = _call(target, "Route", request, timeout_s)
     if as_json:
         _print_json(response)
         return
-    decision = response.decision
-    click.echo(_decision_line(decision))
-    table = Table("tier", "P(good)", "expected cost", "order")
-    for tier in sorted(decision.expected_cost_usd, key=lambda name: decision.expected_cost_usd[name]):
-        probability, cost = decision.probabilities.get(tier), decision.expected_cost_usd.get(tier)
-        order = str(list(decision.tiers).index(tier) + 1) if tier in decision.tiers else "-"
-        shown = "-" if probability is None else f"{probability:.3f}"
-        table.add_row(tier, shown, "-" if cost is None else f"${cost:.6f}", order)
-    Console().print(table)
+    show_route(response)
 
 
 def _request(
@@ -133,13 +155,6 @@ def _call(target: str, method: str, request: Any, timeout_s: float) -> Any:
         except grpc.RpcError as error:
             click.echo(f"tierwise: {error.code().name}: {error.details()}", err=True)
             sys.exit(1)
-
-
-def _decision_line(decision: router_pb2.Decision) -> str:
-    from router.v1 import router_pb2
-
-    mode = "direct to" if decision.mode == router_pb2.MODE_DIRECT else "chain from"
-    return f"{mode} {decision.tiers[0]}: {decision.reason}"
 
 
 def _print_json(message: Any) -> None:

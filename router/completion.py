@@ -25,6 +25,7 @@ from router.expectations import Expectations
 from router.experience import Experience
 from router.features import FEATURES_VERSION, Features, request_features
 from router.outcome import Decision, Mode, Outcome, RequestIds
+from router.planning import Weighed, plans_of, weighed
 from router.policy import Policy, Question, stakes_of
 from router.recorder import Recorder
 from router.reply_features import Prompt, prompt_of, reply_features
@@ -42,7 +43,10 @@ _MARGIN_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A validated request with its workload's policy. `time_left_s` is the caller's, None without one."""
+    """A validated request with its workload's policy. `time_left_s` is the caller's, None without one.
+
+    `forced_start` is only for asking what would happen.
+    """
 
     request: Request
     policy: WorkloadConfig
@@ -50,6 +54,7 @@ class Ask:
     bounds: Bounds
     labels: Mapping[str, str] = field(default_factory=dict)
     time_left_s: float | None = None
+    forced_start: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,10 @@ class Completer:
             cost_usd={tier: self.expected.cost_usd(ask.request, tier) for tier in allowed},
             delay={tier: self.expected.delay(ask.request, tier) for tier in allowed},
             time_left_s=self.time_left_s(ask),
+            check_usd={tier: self.expected.check_usd(ask.request, tier) for tier in allowed},
+            latency_p95_s=ask.policy.latency_p95_s,
+            second_cost_usd=ask.policy.second_cost_usd,
+            forced_start=ask.forced_start,
             start_tier=ask.policy.start_tier,
             explore=ask.policy.explore,
             direct_threshold=ask.policy.direct_threshold,
@@ -143,6 +152,12 @@ class Completer:
         promise = ask.policy.promise
         suspended = self.drift.suspended(workload, promised=promise.made)
         return standing(promise, model.certificates.get(workload), suspended, tiers)
+
+    def plans(self, decided: Decided) -> list[Weighed]:
+        """Every plan that there was to choose from, beside the one that was taken."""
+        question = decided.question
+        plans = plans_of(question, decided.decision.probabilities, self.experience)
+        return weighed(plans, decided.decision, question, stakes_of(question, decided.model))
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:
         """The tiers inside both the workload's and the caller's bounds, cheapest first."""

@@ -152,6 +152,8 @@ class WorkloadConfig(Section):
     the accepted replies are answered again by the next tier, off the caller's path, for at most `audit_usd_per_day`.
     None by default: nobody's money is spent, and nobody's prompt sent to a dearer tier, without being asked.
     `hedge_after`: after how many seconds, or which measured percentile, a second attempt goes beside a late one.
+    `latency_p95_s` bounds the 95th percentile of a request's time: plans that would break it are taken only where
+    none fits. `second_cost_usd` is what a second of the caller's time is worth.
     """
 
     start_tier: str = ""
@@ -165,6 +167,8 @@ class WorkloadConfig(Section):
     mistake_cost_usd: Usd | None = None
     false_accept_max: Annotated[Number, Field(ge=0.001, le=0.5)] | None = None
     false_accept_confidence: Annotated[Number, Field(ge=0.5, le=0.999)] = 0.95
+    latency_p95_s: Seconds | None = None
+    second_cost_usd: Annotated[Number, Field(ge=0)] = 0.0
     truncated: Policy = "escalate"
     refused: Policy = "hand_back"
     unjudged: Literal["accept", "escalate", "hand_back"] = "accept"

@@ -10,7 +10,7 @@ certified for its tier, and a tier of which no reply may be accepted is not aske
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fallback.answers import Answer, agreement, find_answer
@@ -22,7 +22,7 @@ from router.features import Features
 from router.scoring import RouterModel, Seen
 
 # Where a model has not learned what going on is worth: the share of bad replies that checks notice.
-_CAUGHT = 0.5
+CAUGHT = 0.5
 NOT_WORTH_IT = "not_worth_going_on"
 NO_TIME = "no_time_to_go_on"
 NOT_CERTIFIED = "not_certified"
@@ -70,11 +70,17 @@ class Deliberation:
         self._answers: dict[str, Answer] = {}
         self._exempt = ""
         self._rejected: dict[str, float] = {}  # P(good) by tier, of replies that a check rejected
+        self._plan = frozenset(self._allowed)
         self.probabilities = model.probabilities(features, workload)
 
-    def first(self, time_left_s: float = math.inf) -> Step:
-        """Which tier to ask first."""
-        return self._step({}, self.probabilities, self._worth_asking(self._allowed), time_left_s)
+    def first(self, time_left_s: float = math.inf, starts: Collection[str] | None = None) -> Step:
+        """Which tier to ask first, of `starts` where given and one of them is worth asking."""
+        tiers = self._worth_asking([tier for tier in self._allowed if starts is None or tier in starts])
+        return self._step({}, self.probabilities, tiers or self._worth_asking(self._allowed), time_left_s)
+
+    def keep_to(self, plan: Sequence[str]) -> None:
+        """Ask no tier outside the plan."""
+        self._plan = frozenset(plan)
 
     def explore(self, tier: str) -> None:
         """Accept this tier's reply as if nothing were certified: else nobody would learn that it is better."""
@@ -163,7 +169,8 @@ class Deliberation:
         return tuple(tier for tier in tiers if tier == self._allowed[-1] or not self._stakes.standing.barred(tier))
 
     def _above(self, tier: str) -> Sequence[str]:
-        return self._allowed[self._allowed.index(tier) + 1 :]
+        higher = self._allowed[self._allowed.index(tier) + 1 :]
+        return [each for each in higher if each in self._plan]
 
     def _gives_up(self, step: Step) -> bool:
         return isinstance(step, Keep) and step.tier in self._rejected
@@ -203,4 +210,4 @@ class Deliberation:
             return learned
         chain = tiers[tiers.index(tier) :]
         price_usd = {each: self._stakes.price_usd(each) for each in chain}
-        return chain_worth(chain, believed, price_usd, mistake_cost_usd=mistake_cost_usd, caught=_CAUGHT)
+        return chain_worth(chain, believed, price_usd, mistake_cost_usd=mistake_cost_usd, caught=CAUGHT)

@@ -31,6 +31,11 @@ class Expectations:
             return measured
         return self._prices.expected_usd(self._ladder[tier].model, request, self.output_tokens(request, tier))
 
+    def check_usd(self, request: Request, tier: str) -> float:
+        """The checks' part of the cost; 0 until it has been measured."""
+        found = self._experience.timed(request.workload, tier)
+        return found.check_usd if found is not None else 0.0
+
     def output_tokens(self, request: Request, tier: str) -> float:
         """Length of a reply: the workload's own on this tier, else a typical one."""
         measured = self._experience.output_tokens(request.workload, tier)

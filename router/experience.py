@@ -26,6 +26,8 @@ _ENOUGH = 20  # replies before a mean is trusted
 _HORIZON = 500.0  # observations after which older ones weigh 1/e
 _KEEP = math.exp(-1 / _HORIZON)
 _Z = 1.96  # 95 %
+_PRIOR_PASS = 0.8  # the share of replies that pass the checks, before any was judged
+_PRIOR_REPLIES = 5.0  # as good as so many replies
 # Coming down again asks for this much distance from the line, besides the interval.
 _HYSTERESIS = 0.05
 
@@ -176,6 +178,19 @@ class Experience:
         """How long one reply and its checks take; None until there are enough."""
         found = self.timed(workload, tier)
         return Delay.of(found.duration_s, found.square_s2) if found is not None else None
+
+    def pass_rate(self, workload: str, after: str, tier: str) -> float:
+        """P(the tier's reply passes the checks | `after`'s was rejected), a start's where that is empty.
+
+        Little evidence leans on the tier's rate as a start, and that on a prior of 80 %.
+        """
+        rates = self.of(workload).rates
+        expected = 1.0 - _PRIOR_PASS
+        for pair in (("", tier), (after, tier)) if after else (("", tier),):
+            rate = rates.get(pair)
+            if rate is not None:
+                expected = (rate.rejected + _PRIOR_REPLIES * expected) / (rate.judged + _PRIOR_REPLIES)
+        return 1.0 - expected
 
     def rejection_bounds(self, workload: str, after: str, tier: str) -> tuple[float, float]:
         """95 % interval of P(the tier's reply is rejected | `after`'s was); (0, 1) where nothing is known."""

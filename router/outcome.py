@@ -28,7 +28,7 @@ class Decision:
     `tiers` are tried in order; the first is the start tier. `propensities` gives, for every start
     tier that could have been taken, the probability with which it would have been; without them
     yesterday's log cannot judge tomorrow's router. `mistake_cost_usd` is what a bad reply was taken to
-    cost (0 without a model).
+    cost (0 without a model). `expected_time_s` and its standard deviation are of one reply with its checks, by tier.
     """
 
     mode: Mode
@@ -40,6 +40,8 @@ class Decision:
     mistake_cost_usd: float = 0.0
     model_version: str = ""
     explored: bool = False
+    expected_time_s: Mapping[str, float] = field(default_factory=dict)
+    expected_time_sd_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def start_tier(self) -> str:

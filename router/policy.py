@@ -18,6 +18,7 @@ from router.deliberation import Deliberation, Stakes
 from router.experience import Experience
 from router.features import Features
 from router.outcome import Decision, Mode
+from router.planning import Timely, fitting, plans_of
 from router.scoring import RouterModel
 
 # Where neither the workload nor the model says what a bad reply costs: this many times the dearest
@@ -34,6 +35,8 @@ class Question:
     the cost of a mistake unless `mistake_cost_usd` gives it. `insists`: a rejected reply is not handed back
     while a tier above may be asked. `delay` is each tier's expected time, checks included; empty where unknown.
     `standing` says what each tier's word counts for.
+    `check_usd` is the checks' part of each cost. `latency_p95_s` bounds the 95th percentile of the request's time.
+    `forced_start` is taken whatever would be better, to see what then.
     """
 
     workload: str
@@ -50,6 +53,9 @@ class Question:
     delay: Mapping[str, Delay] = field(default_factory=dict)
     time_left_s: float = math.inf
     standing: Standing = UNBOUND
+    check_usd: Mapping[str, float] = field(default_factory=dict)
+    latency_p95_s: float | None = None
+    forced_start: str = ""
 
     def direct_from(self, tier: str) -> float:
         """The P(good) from which a start is DIRECT: the certified threshold where there is one."""
@@ -70,41 +76,50 @@ class Policy:
             why = "no model" if model is None else f"model {model.version} does not know every tier"
             return self._static(question, why), None
         deliberation = deliberate(question, model)
-        step = deliberation.first(question.time_left_s)
+        timely = self._timely(question, deliberation.probabilities)
+        step = deliberation.first(question.time_left_s, timely.starts)
         assert isinstance(step, Ask)  # nothing is in hand yet
-        start, drawn, propensities = self._start(question, step.source)
-        explored = drawn and start != step.source
+        best = question.forced_start or step.source
+        start, drawn, propensities = self._start(question, best, timely.starts)
+        explored = drawn and start != best
         if explored:
             deliberation.explore(start)
+        tiers = timely.chain(start, stakes_of(question, model))
+        deliberation.keep_to(tiers)
         probability = deliberation.probabilities[start]
         direct = not explored and (probability >= question.direct_from(start) or start == question.allowed[-1])
         decision = Decision(
             mode=Mode.DIRECT if direct else Mode.CHAIN,
-            tiers=question.allowed[question.allowed.index(start) :],
-            reason=_reason(start, probability, question, explored=explored, direct=direct),
+            tiers=tiers,
+            reason=_reason(start, probability, question, explored=explored, direct=direct) + timely.words(tiers),
             probabilities={tier: deliberation.probabilities[tier] for tier in question.allowed},
             propensities=propensities,
             expected_cost_usd=dict(question.cost_usd),
             mistake_cost_usd=mistake_cost_usd(question, model),
             model_version=model.version,
             explored=explored,
+            expected_time_s={tier: delay.mean_s for tier, delay in question.delay.items()},
+            expected_time_sd_s={tier: math.sqrt(delay.variance) for tier, delay in question.delay.items()},
         )
         return decision, deliberation
 
     def _static(self, question: Question, why: str) -> Decision:
         """The plan without a model: from the start tier upwards."""
         static = question.start_tier if question.start_tier in question.allowed else question.allowed[0]
-        costs_usd, name = question.cost_usd, question.workload
-        best = self._experience.start_tier(name, static, question.allowed, costs_usd)
-        start, drawn, propensities = self._start(question, best)
+        name, stakes, timely = question.workload, stakes_of(question, None), self._timely(question, {})
+        price_usd = {tier: stakes.price_usd(tier) for tier in question.allowed}
+        moved_to = self._experience.start_tier(name, static, question.allowed, price_usd)
+        best = question.forced_start or timely.nearest(moved_to)
+        start, drawn, propensities = self._start(question, best, timely.starts)
         explored = drawn and start != best
-        ladder = question.allowed[question.allowed.index(start) :]
+        ladder = timely.chain(start, stakes)
         # A request drawn to explore skips nothing: else what is skipped could never show that it got better.
-        tiers = ladder if drawn else self._experience.without_skips(name, ladder, costs_usd)
-        moved = "" if best == static else f", moved from {static} by its escalation rate"
+        tiers = ladder if drawn else self._experience.without_skips(name, ladder, price_usd)
+        moved = "" if moved_to == static else f", moved from {static} by its escalation rate"
         skipped = [tier for tier in ladder if tier not in tiers]
         if skipped:
             moved += f", skipping {', '.join(skipped)}: rejected too often after the tier before"
+        moved += timely.words(ladder)
         return Decision(
             mode=Mode.CHAIN,
             tiers=tiers,
@@ -112,17 +127,26 @@ class Policy:
             propensities=propensities,
             expected_cost_usd=dict(question.cost_usd),
             explored=explored,
+            expected_time_s={tier: delay.mean_s for tier, delay in question.delay.items()},
+            expected_time_sd_s={tier: math.sqrt(delay.variance) for tier, delay in question.delay.items()},
         )
 
-    def _start(self, question: Question, best: str) -> tuple[str, bool, dict[str, float]]:
+    def _timely(self, question: Question, probabilities: Mapping[str, float]) -> Timely:
+        """What the bound on the 95th percentile leaves; plans are looked at only where there is one."""
+        if question.latency_p95_s is None:
+            return Timely(question.allowed)
+        plans = plans_of(question, probabilities, self._experience)
+        return Timely(question.allowed, question.latency_p95_s, tuple(fitting(plans, question.latency_p95_s)))
+
+    def _start(self, question: Question, best: str, starts: tuple[str, ...]) -> tuple[str, bool, dict[str, float]]:
         """(start tier, whether it was drawn to explore, the propensity of every start)."""
-        share = question.explore / len(question.allowed)
-        propensities = {tier: share + (1.0 - question.explore if tier == best else 0.0) for tier in question.allowed}
+        share = question.explore / len(starts)
+        propensities = {tier: share + (1.0 - question.explore if tier == best else 0.0) for tier in starts}
         drawn = self._uniform()
         if drawn >= question.explore:
-            return best, False, propensities
-        index = min(int(drawn / question.explore * len(question.allowed)), len(question.allowed) - 1)
-        return question.allowed[index], True, propensities
+            return best, False, {best: 1.0} | propensities
+        index = min(int(drawn / question.explore * len(starts)), len(starts) - 1)
+        return starts[index], True, propensities
 
 
 def stakes_of(question: Question, model: RouterModel | None) -> Stakes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fallback.types import Accept, Attempt, CheckReport, Reject, Reply, TextBlock, ToolUseBlock, Unjudged
 from router.outcome import Decision, Mode, Outcome
+from router.planning import Weighed
 from router.v1 import router_pb2
 
 if TYPE_CHECKING:
@@ -43,6 +44,22 @@ def decision_of(decision: Decision) -> router_pb2.Decision:
         model_version=decision.model_version,
         explored=decision.explored,
         expected_cost_usd=dict(decision.expected_cost_usd),
+    )
+
+
+def plan_of(weighed: Weighed) -> router_pb2.Plan:
+    """A plan as the caller sees it."""
+    plan = weighed.plan
+    return router_pb2.Plan(
+        tiers=plan.tiers,
+        mode=router_pb2.MODE_DIRECT if len(plan.tiers) == 1 else router_pb2.MODE_CHAIN,
+        expected_cost_usd=plan.cost_usd,
+        expected_quality=plan.quality,
+        expected_time_s=plan.time_s,
+        p95_s=plan.p95_s,
+        value_usd=weighed.value_usd,
+        taken=weighed.taken,
+        why_not=weighed.why_not,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -18,9 +19,10 @@ from router.audit.auditor import Auditor
 from router.completion import Ask, Completion
 from router.generation import Generation
 from router.outcome import Feedback
+from router.policy import mistake_cost_usd
 from router.recorder import Recorder
 from router.replays import Replays
-from router.replies import decision_of, response_of
+from router.replies import decision_of, plan_of, response_of
 from router.status import Refusal, invalid
 from router.store import FeedbackStatus, StoreError
 from router.telemetry import RpcCall, Telemetry
@@ -31,6 +33,7 @@ from router.translate import (
     idempotency_key_of,
     labels_of,
     request_of,
+    what_if_of,
     workload_of,
 )
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
@@ -140,8 +143,16 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         async def work() -> router_pb2.RouteResponse:
             generation = self._generation()
             ask = _ask(generation, request.workload, request.prompt, request.bounds, {}, context)
-            decided = generation.completer.decide(ask)
-            return router_pb2.RouteResponse(decision=decision_of(decided.decision))
+            if not request.HasField("what_if"):
+                return router_pb2.RouteResponse(decision=decision_of(generation.completer.decide(ask).decision))
+            what_if = what_if_of(request.what_if, generation.completer.allowed(ask))
+            policy = ask.policy.model_copy(update={**what_if.policy, "explore": 0.0})
+            decided = generation.completer.decide(replace(ask, policy=policy, forced_start=what_if.start_tier))
+            return router_pb2.RouteResponse(
+                decision=decision_of(decided.decision),
+                plans=[plan_of(one) for one in generation.completer.plans(decided)],
+                mistake_cost_usd=mistake_cost_usd(decided.question, decided.model),
+            )
 
         return await rpc.answer(work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -92,6 +93,34 @@ def bounds_of(bounds: router_pb2.Bounds, limits: Limits) -> Bounds:
     if not math.isfinite(cap) or cap < 0:
         raise InvalidField("bounds.cost_cap_usd", "must be a non-negative number of US dollars")
     return Bounds(ladder[low : high + 1], cap or math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """Another policy for one decision; `policy` has the fields of a workload's that it replaces."""
+
+    policy: Mapping[str, float]
+    start_tier: str = ""
+
+
+def what_if_of(what_if: router_pb2.WhatIf, allowed: Sequence[str]) -> WhatIf:
+    """The changes asked for; `allowed` are the tiers inside the caller's bounds."""
+    ranges = {
+        "mistake_cost_usd": (1e-12, math.inf, "must be a positive number of US dollars"),
+        "second_cost_usd": (0.0, math.inf, "must be a non-negative number of US dollars"),
+        "quality_target": (0.5, 1.0, "must be 0.5 to 1"),
+        "latency_p95_s": (1e-3, 86_400.0, "must be 0.001 to 86400 seconds"),
+    }
+    policy: dict[str, float] = {}
+    for name, (low, high, description) in ranges.items():
+        if what_if.HasField(cast("Any", name)):
+            value = getattr(what_if, name)
+            if not math.isfinite(value) or not low <= value <= high:
+                raise InvalidField(f"what_if.{name}", description)
+            policy[name] = value
+    if what_if.start_tier and what_if.start_tier not in allowed:
+        raise InvalidField("what_if.start_tier", f"must be one of the allowed tiers: {', '.join(allowed)}")
+    return WhatIf(policy, what_if.start_tier)
 
 
 def labels_of(labels: Any) -> dict[str, str]:

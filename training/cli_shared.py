@@ -86,6 +86,8 @@ def learner_of(config: Config | None, ladder: tuple[str, ...], target: float) ->
             quality_target=own.quality_target,
             mistake_cost_usd=own.mistake_cost_usd,
             insists=own.hopeless == "escalate",
+            latency_p95_s=own.latency_p95_s,
+            second_cost_usd=own.second_cost_usd,
             promise=own.promise,
         )
 

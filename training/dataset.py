@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.checks.scorer import ScorerCheck
+from fallback.plans import Delay
 from fallback.types import Attempt, Reject, Remedy, Reply
 from router.features import DENSE_NAMES, FEATURES_VERSION, Features
 from router.outcome import Mode, Outcome
@@ -170,6 +171,10 @@ def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped:
         cost_usd=outcome.cost_usd,
         top_tier_cost_usd=outcome.top_tier_cost_usd,
         simulated=outcome.labels.get(SIMULATED_LABEL, "").lower() in ("true", "1", "yes"),
+        delay={
+            tier: Delay(mean_s, outcome.decision.expected_time_sd_s.get(tier, 0.0) ** 2)
+            for tier, mean_s in outcome.decision.expected_time_s.items()
+        },
         audit_replies=dict(_audit_replies(record, skipped)),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fallback.plans import Delay
 from router.features import Features
 
 
@@ -62,7 +63,7 @@ class Row:
     """One request. `steps` are the tiers that replied, in order; `labels` by tier.
 
     `audit_replies`: features of the replies that audits got, by the auditor's tier. They are no steps: nobody waited
-    for them or paid for them.
+    for them or paid for them. `delay`: the expected time of one reply, by tier, as it was logged.
     """
 
     request_id: str
@@ -82,6 +83,7 @@ class Row:
     top_tier_cost_usd: float
     simulated: bool
     audit_replies: Mapping[str, Features] = field(default_factory=dict)
+    delay: Mapping[str, Delay] = field(default_factory=dict)
 
     @property
     def propensity(self) -> float:

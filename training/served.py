@@ -35,6 +35,8 @@ class Terms:
     mistake_cost_usd: float | None = None
     insists: bool = False
     promise: Promise = NO_PROMISE
+    latency_p95_s: float | None = None
+    second_cost_usd: float = 0.0
 
 
 class Served:
@@ -63,6 +65,7 @@ class Served:
     def think(self, row: Row, plan: Plan, replies: Sequence[Step]) -> tuple[cascade.Step, float | None]:
         """That, and the scorer's P(good) of the last reply; None where a check rejected it or its features are lost."""
         deliberation = deliberate(self._question(row), self.model)
+        deliberation.keep_to(plan.tiers)
         ladder = self.model.tiers
         step: cascade.Step = cascade.Keep(replies[-1].tier)
         score: float | None = None
@@ -118,6 +121,9 @@ class Served:
             mistake_cost_usd=terms.mistake_cost_usd,
             insists=terms.insists,
             standing=standing(terms.promise, self.model.certificates.get(row.workload), {}, terms.allowed),
+            delay=row.delay,
+            latency_p95_s=terms.latency_p95_s if row.delay else None,
+            second_cost_usd=terms.second_cost_usd,
         )
 
 

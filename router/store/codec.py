@@ -85,6 +85,8 @@ def _encode_decision(decision: Decision) -> Row:
         "mistake_cost_usd": finite(decision.mistake_cost_usd),
         "model_version": decision.model_version,
         "explored": decision.explored,
+        "expected_time_s": dict(decision.expected_time_s),
+        "expected_time_sd_s": dict(decision.expected_time_sd_s),
     }
 
 

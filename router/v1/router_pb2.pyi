@@ -806,25 +806,86 @@ class RouteRequest(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     BOUNDS_FIELD_NUMBER: _builtins.int
+    WHAT_IF_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
     def bounds(self) -> Global___Bounds: ...
+    @_builtins.property
+    def what_if(self) -> Global___WhatIf:
+        """Set, even if empty: the plans are listed, nothing is explored, and what is set in it replaces the
+        workload's policy for this decision.
+        """
+
     def __init__(
         self,
         *,
         workload: _builtins.str = ...,
         prompt: Global___Prompt | None = ...,
         bounds: Global___Bounds | None = ...,
+        what_if: Global___WhatIf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "prompt", b"prompt", "what_if", b"what_if"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "prompt", b"prompt", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "prompt", b"prompt", "what_if", b"what_if", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouteRequest: _TypeAlias = RouteRequest  # noqa: Y015
+
+@_typing.final
+class WhatIf(_message.Message):
+    """What the decision would be with another policy. Left out: the workload's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISTAKE_COST_USD_FIELD_NUMBER: _builtins.int
+    SECOND_COST_USD_FIELD_NUMBER: _builtins.int
+    QUALITY_TARGET_FIELD_NUMBER: _builtins.int
+    LATENCY_P95_S_FIELD_NUMBER: _builtins.int
+    START_TIER_FIELD_NUMBER: _builtins.int
+    mistake_cost_usd: _builtins.float
+    """What a bad reply costs, in US dollars. Above 0."""
+    second_cost_usd: _builtins.float
+    """What a second of the caller's time costs, in US dollars."""
+    quality_target: _builtins.float
+    """Share of the best tier's quality to keep, 0.5 to 1."""
+    latency_p95_s: _builtins.float
+    """Bound on the 95th percentile of the request's time, in seconds."""
+    start_tier: _builtins.str
+    """The tier to start at, whatever would be better."""
+    def __init__(
+        self,
+        *,
+        mistake_cost_usd: _builtins.float | None = ...,
+        second_cost_usd: _builtins.float | None = ...,
+        quality_target: _builtins.float | None = ...,
+        latency_p95_s: _builtins.float | None = ...,
+        start_tier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_latency_p95_s", b"_latency_p95_s", "_mistake_cost_usd", b"_mistake_cost_usd", "_quality_target", b"_quality_target", "_second_cost_usd", b"_second_cost_usd", "latency_p95_s", b"latency_p95_s", "mistake_cost_usd", b"mistake_cost_usd", "quality_target", b"quality_target", "second_cost_usd", b"second_cost_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_latency_p95_s", b"_latency_p95_s", "_mistake_cost_usd", b"_mistake_cost_usd", "_quality_target", b"_quality_target", "_second_cost_usd", b"_second_cost_usd", "latency_p95_s", b"latency_p95_s", "mistake_cost_usd", b"mistake_cost_usd", "quality_target", b"quality_target", "second_cost_usd", b"second_cost_usd", "start_tier", b"start_tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__latency_p95_s: _TypeAlias = _typing.Literal["latency_p95_s"]  # noqa: Y015
+    _WhichOneofArgType__latency_p95_s: _TypeAlias = _typing.Literal["_latency_p95_s", b"_latency_p95_s"]  # noqa: Y015
+    _WhichOneofReturnType__mistake_cost_usd: _TypeAlias = _typing.Literal["mistake_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__mistake_cost_usd: _TypeAlias = _typing.Literal["_mistake_cost_usd", b"_mistake_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__quality_target: _TypeAlias = _typing.Literal["quality_target"]  # noqa: Y015
+    _WhichOneofArgType__quality_target: _TypeAlias = _typing.Literal["_quality_target", b"_quality_target"]  # noqa: Y015
+    _WhichOneofReturnType__second_cost_usd: _TypeAlias = _typing.Literal["second_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__second_cost_usd: _TypeAlias = _typing.Literal["_second_cost_usd", b"_second_cost_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_p95_s) -> _WhichOneofReturnType__latency_p95_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mistake_cost_usd) -> _WhichOneofReturnType__mistake_cost_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_target) -> _WhichOneofReturnType__quality_target | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_cost_usd) -> _WhichOneofReturnType__second_cost_usd | None: ...
+
+Global___WhatIf: _TypeAlias = WhatIf  # noqa: Y015
 
 @_typing.final
 class RouteResponse(_message.Message):
@@ -833,17 +894,79 @@ class RouteResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISION_FIELD_NUMBER: _builtins.int
+    PLANS_FIELD_NUMBER: _builtins.int
+    MISTAKE_COST_USD_FIELD_NUMBER: _builtins.int
+    mistake_cost_usd: _builtins.float
+    """With what_if: what a bad reply was taken to cost in `Plan.value_usd`, in US dollars."""
     @_builtins.property
     def decision(self) -> Global___Decision: ...
+    @_builtins.property
+    def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]:
+        """With what_if: every plan that there was to choose from, by start tier."""
+
     def __init__(
         self,
         *,
         decision: Global___Decision | None = ...,
+        plans: _abc.Iterable[Global___Plan] | None = ...,
+        mistake_cost_usd: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "mistake_cost_usd", b"mistake_cost_usd", "plans", b"plans"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RouteResponse: _TypeAlias = RouteResponse  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    """A way to answer a request, and what it would come to on average."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    EXPECTED_COST_USD_FIELD_NUMBER: _builtins.int
+    EXPECTED_QUALITY_FIELD_NUMBER: _builtins.int
+    EXPECTED_TIME_S_FIELD_NUMBER: _builtins.int
+    P95_S_FIELD_NUMBER: _builtins.int
+    VALUE_USD_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    mode: Global___Mode.ValueType
+    """DIRECT: one tier alone, without paid checks."""
+    expected_cost_usd: _builtins.float
+    expected_quality: _builtins.float
+    """P(the reply handed over is good); without a model: that it passes the workload's checks."""
+    expected_time_s: _builtins.float
+    p95_s: _builtins.float
+    value_usd: _builtins.float
+    """What a bad reply costs times the quality, less the cost and the price of the time."""
+    taken: _builtins.bool
+    why_not: _builtins.str
+    """Why it was not taken, in words; empty for the plan taken."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tiers that are tried in order, each after the one before was rejected."""
+
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[_builtins.str] | None = ...,
+        mode: Global___Mode.ValueType = ...,
+        expected_cost_usd: _builtins.float = ...,
+        expected_quality: _builtins.float = ...,
+        expected_time_s: _builtins.float = ...,
+        p95_s: _builtins.float = ...,
+        value_usd: _builtins.float = ...,
+        taken: _builtins.bool = ...,
+        why_not: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_cost_usd", b"expected_cost_usd", "expected_quality", b"expected_quality", "expected_time_s", b"expected_time_s", "mode", b"mode", "p95_s", b"p95_s", "taken", b"taken", "tiers", b"tiers", "value_usd", b"value_usd", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015

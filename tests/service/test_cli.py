@@ -58,6 +58,23 @@ async def test_explain_decides_and_calls_nothing(tmp_path: Any) -> None:
         assert service.upstream_requests == 0
 
 
+async def test_explain_what_if_shows_every_plan_and_why_not(tmp_path: Any) -> None:
+    async with running(tmp_path) as service:
+        target = ("--target", f"127.0.0.1:{service.service.port}")
+        code, out, _ = await tierwise("explain", "Prove it.", "--what-if", *target)
+        assert code == 0
+        assert "haiku → opus" in out
+        assert "taken" in out
+        code, out, _ = await tierwise("explain", "Prove it.", "--start", "opus", "--json", *target)
+        response = json.loads(out)
+        assert (code, response["decision"]["tiers"]) == (0, ["opus"])
+        assert [plan["tiers"] for plan in response["plans"] if plan.get("taken")] == [["opus"]]
+        code, out, err = await tierwise("explain", "Prove it.", "--second-cost", "-1", *target)
+        assert (code, out) == (1, "")
+        assert "what_if.second_cost_usd" in err
+        assert service.upstream_requests == 0
+
+
 async def test_a_refused_request_is_said_in_one_line(tmp_path: Any) -> None:
     async with running(tmp_path) as service:
         target = f"127.0.0.1:{service.service.port}"

@@ -281,6 +281,57 @@ async def test_route_decides_and_spends_nothing(tmp_path: Any) -> None:
         assert service.outcomes() == []
 
 
+async def test_route_lists_the_plans_where_asked_what_if(tmp_path: Any) -> None:
+    async with running(tmp_path, workloads={"default": {"explore": 1.0}}) as service:
+        what_if = router_pb2.WhatIf(second_cost_usd=0.01, start_tier="sonnet")
+        response = await service.router.Route(router_pb2.RouteRequest(prompt=text_prompt(), what_if=what_if))
+        assert [list(plan.tiers) for plan in response.plans if plan.taken] == [["sonnet", "opus"]]
+        assert len(response.plans) == 7
+        assert all(plan.why_not for plan in response.plans if not plan.taken)
+        assert all(0 < plan.expected_time_s < plan.p95_s for plan in response.plans)
+        assert response.mistake_cost_usd > 0
+        assert not response.decision.explored
+        quick = router_pb2.WhatIf(latency_p95_s=13.0)
+        response = await service.router.Route(router_pb2.RouteRequest(prompt=text_prompt(), what_if=quick))
+        [taken] = [plan for plan in response.plans if plan.taken]
+        assert taken.p95_s <= 13.02
+        assert any("p95 is over 13 s" in plan.why_not for plan in response.plans)
+        assert service.upstream_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "what_if"),
+    [
+        ("what_if.mistake_cost_usd", {"mistake_cost_usd": 0.0}),
+        ("what_if.second_cost_usd", {"second_cost_usd": -1.0}),
+        ("what_if.quality_target", {"quality_target": 0.2}),
+        ("what_if.latency_p95_s", {"latency_p95_s": float("nan")}),
+        ("what_if.start_tier", {"start_tier": "fable"}),
+    ],
+)
+async def test_a_senseless_what_if_names_its_field(tmp_path: Any, field: str, what_if: dict[str, Any]) -> None:
+    async with running(tmp_path) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.router.Route(
+                router_pb2.RouteRequest(prompt=text_prompt(), what_if=router_pb2.WhatIf(**what_if))
+            )
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert details_of(caught.value)["fields"] == [field]
+
+
+async def test_a_reply_that_no_tier_would_better_is_handed_back_early(tmp_path: Any) -> None:
+    """At a mistake cost below the next tier's price no escalation can pay; a workload that insists goes on."""
+    policy = {"checks": [{"check": "labels", "labels": ["a"]}], "mistake_cost_usd": 1e-9}
+    workloads = {"cheap": policy, "insists": {**policy, "hopeless": "escalate"}}
+    async with running(tmp_path, source=StaticSource("no label"), workloads=workloads) as service:
+        response = await service.router.Complete(text_request(workload="cheap"))
+        assert (response.tier, response.accepted) == ("haiku", False)
+        assert list(response.reasons) == ["haiku:labels:not_a_label", "not_worth_going_on"]
+        assert service.upstream_requests == 1
+        response = await service.router.Complete(text_request(workload="insists"))
+        assert (response.tier, response.accepted, len(response.attempts)) == ("opus", False, 3)
+
+
 async def test_beyond_the_bound_requests_are_refused_at_once(tmp_path: Any) -> None:
     server = {"listen": "127.0.0.1:0", "max_in_flight": 1, "grace_s": 1}
     faults = {"rules": [{"first": 1, "action": {"kind": "hang"}}]}
