@@ -1,6 +1,6 @@
 """Who may call now: retry budgets, breakers, rate limits and refused access, by provider, endpoint and tier.
 
-Each Failure speaks to one of them (ADR 0012):
+Each Failure speaks to one of them (ADR 0014):
 
     failure                                          budget   breakers  besides
     timeout, overload, connection, 5xx, no message   a token  count     –

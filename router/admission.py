@@ -1,41 +1,142 @@
-"""Who may come in: a bound on the requests in flight, refused at once with when to try again."""
+"""Who may come in: as many as the process can serve, a short queue by priority, and a refusal at once beyond."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import IntEnum
 
 import grpc
 
+from fallback.clock import Clock
+from router.limits import AdaptiveLimit, LimitSettings
 from router.status import Refusal
+
+_TICK_S = 0.025
+_RETRY_S = 0.5
+
+
+class Priority(IntEnum):
+    """Who comes in first and is refused last."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSettings:
+    """`max_queued` requests wait at most `queue_wait_s` each for a place."""
+
+    limit: LimitSettings
+    max_queued: int = 32
+    queue_wait_s: float = 0.1
 
 
 class Admission:
-    """Counts the requests in flight, up to `limit`. `arrived` counts all that ever came, admitted or not."""
+    """Places for requests. `arrived` counts all that ever came, `refused` those turned away for want of a place."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, settings: AdmissionSettings) -> None:
+        self._settings = settings
+        self._limit = AdaptiveLimit(settings.limit)
+        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {each: deque() for each in Priority}
         self.in_flight = 0
         self.arrived = 0
+        self.refused = dict.fromkeys(Priority, 0)
         self._closed = False
 
-    def close(self) -> None:
-        """Admit nobody any more: the process is about to end."""
-        self._closed = True
+    @property
+    def limit(self) -> int:
+        """Requests at once, for now."""
+        return self._limit.limit
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """A place for one request.
+    @property
+    def queued(self) -> int:
+        """How many wait for a place."""
+        return sum(map(len, self._waiting.values()))
+
+    def close(self) -> None:
+        """Admit nobody any more: the process is about to end. Those that wait are let in."""
+        self._closed = True
+        self._let_in(every=True)
+
+    @asynccontextmanager
+    async def admitted(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
+        """A place for one request, at once or after a short wait.
 
         Refusal when there is none: RESOURCE_EXHAUSTED with RetryInfo, or UNAVAILABLE once closed.
         """
         self.arrived += 1
         if self._closed:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, "STOPPING", "the service is stopping; ask another replica", 0.5)
-        if self.in_flight >= self.limit:
-            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", "the service is at its limit", 0.5)
-        self.in_flight += 1
+        if self.in_flight < self._limit.limit and not self.queued:
+            self.in_flight += 1
+        else:
+            await self._wait(priority)
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self._left()
+
+    async def watch(self, clock: Clock) -> None:
+        """Learn from the loop's lag, for ever."""
+        while True:
+            before_s = clock.monotonic_s()
+            await clock.sleep(_TICK_S)
+            self._limit.sample(max(0.0, clock.monotonic_s() - before_s - _TICK_S), self.in_flight)
+            self._let_in()
+
+    async def _wait(self, priority: Priority) -> None:
+        """Until a place is this one's; Refusal when the queue is full of its like, or the wait is over."""
+        if self.queued >= self._settings.max_queued:
+            self._make_room(priority)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting[priority]
+        queue.append(place)
+        try:
+            async with asyncio.timeout(self._settings.queue_wait_s):
+                await place
+        except TimeoutError:
+            if not _given(place):
+                raise self._refusal(priority) from None
+        except asyncio.CancelledError:
+            if _given(place):
+                self._left()
+            raise
+        finally:
+            if place in queue:
+                queue.remove(place)
+
+    def _make_room(self, priority: Priority) -> None:
+        """Turn away the last comer of the lowest class below; this one where there is none."""
+        for lower in Priority:
+            if lower >= priority:
+                raise self._refusal(priority)
+            if self._waiting[lower]:
+                self._waiting[lower].pop().set_exception(self._refusal(lower))
+                return
+
+    def _refusal(self, priority: Priority) -> Refusal:
+        self.refused[priority] += 1
+        return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", "the service is at its limit", _RETRY_S)
+
+    def _left(self) -> None:
+        self.in_flight -= 1
+        self._let_in()
+
+    def _let_in(self, *, every: bool = False) -> None:
+        """Give free places to those that wait: the higher class first, the first comer first."""
+        for priority in reversed(Priority):
+            queue = self._waiting[priority]
+            while queue and (every or self.in_flight < self._limit.limit):
+                place = queue.popleft()
+                if not place.done():
+                    self.in_flight += 1
+                    place.set_result(None)
+
+
+def _given(place: asyncio.Future[None]) -> bool:
+    return place.done() and not place.cancelled() and place.exception() is None

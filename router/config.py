@@ -18,7 +18,7 @@ from pydantic import (
 import fallback
 from fallback.checks import Check, PaidCheck
 from fallback.economics import PriceBook, PriceError, parse_price_book
-from router.config_resilience import ResilienceConfig
+from router.config_resilience import AdmissionConfig, ResilienceConfig
 from router.config_sections import (
     NAME,
     DriftConfig,
@@ -62,6 +62,7 @@ class Config(Section):
     idempotency: IdempotencyConfig = IdempotencyConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     resilience: ResilienceConfig = ResilienceConfig()
+    admission: AdmissionConfig = AdmissionConfig()
 
     @property
     def ladder(self) -> tuple[str, ...]:

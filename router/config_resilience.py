@@ -1,4 +1,4 @@
-"""The [resilience] section of the configuration file: how Failures are met."""
+"""The sections [resilience] and [admission] of the configuration file: how Failures and overload are met."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from fallback.breaker import BreakerSettings
 from fallback.guards import GuardSettings
 from fallback.quota import QuotaSettings
 from fallback.recovery import RecoverySettings
+from router.admission import AdmissionSettings
 from router.config_sections import Count, Number, Seconds, Section
+from router.limits import LimitSettings
 
 
 class ResilienceConfig(Section):
@@ -45,3 +47,17 @@ class ResilienceConfig(Section):
         quota = QuotaSettings(self.near_limit)
         settings = GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own, quota=quota)
         return replace(settings, provider=replace(settings.provider, open_s=self.breaker_open_s))
+
+
+class AdmissionConfig(Section):
+    """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by the event loop's lag."""
+
+    min_in_flight: Count = 16
+    max_lag_s: Seconds = 0.02
+    max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
+    queue_wait_s: Seconds = 0.1
+
+    def settings(self, max_in_flight: int) -> AdmissionSettings:
+        """For the admission."""
+        limit = LimitSettings(max_in_flight, min(self.min_in_flight, max_in_flight), self.max_lag_s)
+        return AdmissionSettings(limit, self.max_queued, self.queue_wait_s)

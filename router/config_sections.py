@@ -175,6 +175,7 @@ class WorkloadConfig(Section):
     hopeless: Literal["hand_back", "escalate"] = "hand_back"
     failover_up: Flag = True
     failover_down: Flag = False
+    priority: Literal["low", "normal", "high"] = "normal"
     hedge_after: Seconds | Literal["p95"] | None = None
     retention_days: Annotated[Number, Field(ge=0, le=365)] = 0.0
     audit_share: Share = 0.0

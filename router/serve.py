@@ -67,7 +67,7 @@ class Service:
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
-        self.admission = Admission(config.server.max_in_flight)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
         self.watch = Watch(
             config.drift.settings(),
             max_workloads=config.server.max_workloads,
@@ -105,7 +105,8 @@ class Service:
         listen = self.generation.config.server.listen
         self.port = self._server.add_insecure_port(listen)
         await self._server.start()
-        for watch in (self.models.watch(), self.health.watch(), self._recover(), self._enforce_retention()):
+        watches = (self.models.watch(), self.health.watch(), self.admission.watch(self._clock))
+        for watch in (*watches, self._recover(), self._enforce_retention()):
             self._tasks.add(asyncio.create_task(watch))
         _log.info("serving on %s:%d", listen.rpartition(":")[0], self.port)
 
@@ -239,6 +240,10 @@ class Service:
         telemetry.watch_alarms(
             lambda: {(alarm.kind, alarm.endpoint, alarm.tier): 1 for alarm in self.guards.access.alarms()}
         )
+        admission = self.admission
+        telemetry.watch_admission(
+            lambda: admission.limit, lambda: {each.name.lower(): n for each, n in admission.refused.items()}
+        )
         telemetry.watch_model(lambda: self.models.version)
         telemetry.watch_health(self.health.states)
         telemetry.watch_drift(
@@ -249,6 +254,7 @@ class Service:
         telemetry.watch_queues(
             lambda: {
                 "requests": self.admission.in_flight,
+                "admission": self.admission.queued,
                 "outcomes": recorder.counters.queue_depth,
                 "journal": recorder.backlog.depth,
                 "audits": self.auditor.waiting,

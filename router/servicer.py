@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from fallback.clock import Clock
 from router import logs
-from router.admission import Admission
+from router.admission import Admission, Priority
 from router.audit.auditor import Auditor
 from router.completion import Ask, Completion
 from router.generation import Generation
@@ -114,7 +114,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         rpc = _Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.CompleteResponse:
-            with self._admission.admitted():
+            async with self._admission.admitted(_priority(self._generation(), request)):
                 key = idempotency_key_of(request.idempotency_key)
                 generation = self._generation()
                 ask = _ask(generation, request.workload, request.prompt, request.bounds, request.labels, context)
@@ -226,6 +226,23 @@ def _recorded(status: FeedbackStatus) -> bool:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "EXPIRED", "the outcome is past the feedback window")
         case FeedbackStatus.NO_REPLY:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_REPLY", "the request had no reply to judge")
+
+
+_PRIORITIES = {
+    router_pb2.PRIORITY_LOW: Priority.LOW,
+    router_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    router_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+
+
+def _priority(generation: Generation, request: router_pb2.CompleteRequest) -> Priority:
+    """The request's own priority, else its workload's; before anything else of it is looked at."""
+    if request.priority in _PRIORITIES:
+        return _PRIORITIES[request.priority]
+    if request.priority != router_pb2.PRIORITY_UNSPECIFIED:
+        raise InvalidField("priority", "unknown value")
+    policy, _ = generation.policy(request.workload or "default")
+    return Priority[policy.priority.upper()]
 
 
 def _ask(

@@ -103,6 +103,12 @@ class Telemetry:
         what = "1 while an endpoint refuses us: credentials, model not served, spend limit"
         self._gauge("tierwise.alarms", what, ("kind", "endpoint", "tier"), read)
 
+    def watch_admission(self, limit: Callable[[], float], refused: Callable[[], Mapping[str, int]]) -> None:
+        """The limit of requests at once as it is now, and requests refused for want of a place by priority."""
+        self._gauge("tierwise.admission.limit", "Requests at once, for now", (), lambda: {(): limit()})
+        create, what = self._meter.create_observable_counter, "Refused for want of a place"
+        observe(create, "tierwise.admission.refused", "{request}", what, ("priority",), lambda: _keyed(refused()))
+
     def watch_model(self, read: Callable[[], str]) -> None:
         """The version of the model in use; empty without one."""
         self._gauge("tierwise.model.info", "1 for the model in use", ("version",), lambda: {(read() or "none",): 1})

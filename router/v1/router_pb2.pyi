@@ -40,6 +40,28 @@ CACHE_CONTROL_5M: CacheControl.ValueType  # 1
 CACHE_CONTROL_1H: CacheControl.ValueType  # 2
 Global___CacheControl: _TypeAlias = CacheControl  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """The workload's own, normal where it has none."""
+    PRIORITY_LOW: _Priority.ValueType  # 1
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    PRIORITY_HIGH: _Priority.ValueType  # 3
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """A class of requests under overload."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""The workload's own, normal where it has none."""
+PRIORITY_LOW: Priority.ValueType  # 1
+PRIORITY_NORMAL: Priority.ValueType  # 2
+PRIORITY_HIGH: Priority.ValueType  # 3
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _Mode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -461,12 +483,15 @@ class CompleteRequest(_message.Message):
     BOUNDS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     """The caller's name for this kind of request, 1 to 64 of [a-z0-9._-]. Empty: default."""
     idempotency_key: _builtins.str
     """The same key again within the window returns the first reply and spends nothing. Empty: none.
     At most 128 printable characters; the key belongs to the workload.
     """
+    priority: Global___Priority.ValueType
+    """Who comes in first and is refused last under overload. Unspecified: the workload's own."""
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
@@ -483,10 +508,11 @@ class CompleteRequest(_message.Message):
         bounds: Global___Bounds | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         idempotency_key: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "idempotency_key", b"idempotency_key", "labels", b"labels", "prompt", b"prompt", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "idempotency_key", b"idempotency_key", "labels", b"labels", "priority", b"priority", "prompt", b"prompt", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

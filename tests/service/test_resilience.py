@@ -8,8 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fallback.emulator.static import StaticSource
+from router.v1 import router_pb2
 from tests.service.test_complete import attempts_are_requests, until
 from tests.support.service import details_of, running, text_request
 
@@ -110,3 +112,38 @@ async def test_a_senseless_retry_after_is_as_good_as_none(tmp_path: Any, raw: st
     async with running(tmp_path, faults=rule(action, first=1), source=StaticSource("fine")) as service:
         response = await service.router.Complete(text_request(), timeout=10)
         assert [a.purpose for a in response.attempts] == ["first", "retry"]
+
+
+async def test_overload_is_refused_at_once_lowest_priority_first_and_health_still_answers(tmp_path: Any) -> None:
+    sections = {
+        "server": {"listen": "127.0.0.1:0", "grace_s": 5, "max_in_flight": 1},
+        "admission": {"max_queued": 1, "queue_wait_s": 60},
+        "workloads": {"batch": {"priority": "low"}},
+    }
+    async with running(tmp_path, faults=rule({"kind": "hang"}, first=1), **sections) as service:
+        admission = service.service.admission
+        hung = service.router.Complete(text_request())
+        await until(lambda: admission.in_flight == 1)
+        low = service.router.Complete(text_request(workload="batch"))
+        await until(lambda: admission.queued == 1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.router.Complete(text_request(priority=router_pb2.PRIORITY_LOW))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        details = details_of(caught.value)
+        assert (details["reason"], details["retry_s"]) == ("TOO_MANY_REQUESTS", 0.5)
+        high = service.router.Complete(text_request(workload="batch", priority=router_pb2.PRIORITY_HIGH))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await low
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        health = health_pb2_grpc.HealthStub(service.channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        hung.cancel()
+        assert (await high).accepted
+        assert {each.name: n for each, n in admission.refused.items()} == {"LOW": 2, "NORMAL": 0, "HIGH": 0}
+
+
+async def test_an_unknown_priority_is_a_wrong_field(tmp_path: Any) -> None:
+    async with running(tmp_path) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.router.Complete(text_request(priority=9))
+        assert details_of(caught.value)["fields"] == ["priority"]

@@ -85,7 +85,7 @@ class Process:
             worker=lambda _: SimWorker(disk, rng, lambda: self.alive),
         )
         self._ids = RequestIds(rng.randbytes)
-        self.admission = Admission(config.server.max_in_flight)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
         self.drift = Drift(DriftSettings(), lambda _: None)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry

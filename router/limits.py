@@ -1,0 +1,51 @@
+"""How many requests at once the process can serve. Pure.
+
+Netflix's Gradient2 limit (concurrency-limits, `Gradient2Limit.java`) with another signal. There, the latency
+of the calls says whether the limit is too high; here that latency is the provider's, seconds that differ by
+tier, and says nothing of this process. What says something is the lag of the event loop: how much later than
+asked for it wakes somebody up. It grows as soon as there is more work than one core does, and with nothing else.
+
+    gradient = clamp(lag aimed at / lag, 1/2, 1)
+    limit    = (1 - smoothing) * limit + smoothing * (limit * gradient + sqrt(limit))
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_SMOOTHING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """The limit stays within `least` and `most`; `lag_s` is the lag aimed at under overload."""
+
+    most: int
+    least: int = 16
+    lag_s: float = 0.02
+
+
+class AdaptiveLimit:
+    """Starts at the most and comes down when the loop lags."""
+
+    def __init__(self, settings: LimitSettings) -> None:
+        self._settings = settings
+        self._limit = float(settings.most)
+
+    @property
+    def limit(self) -> int:
+        """Requests at once."""
+        return int(self._limit)
+
+    def sample(self, lag_s: float, in_flight: int) -> None:
+        """The loop has just lagged by `lag_s` with so many in flight.
+
+        Nothing is learned while less than half of the limit is used: who lags then is not the requests.
+        """
+        if 2 * in_flight < self._limit:
+            return
+        gradient = min(1.0, max(0.5, self._settings.lag_s / max(lag_s, 1e-9)))
+        wanted = self._limit * gradient + math.sqrt(self._limit)
+        found = self._limit + _SMOOTHING * (wanted - self._limit)
+        self._limit = min(float(self._settings.most), max(float(self._settings.least), found))

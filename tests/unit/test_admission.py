@@ -1,0 +1,165 @@
+"""Admission: places, a short queue by priority, refusals at once, and no place ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.admission import Admission, AdmissionSettings, Priority
+from router.limits import LimitSettings
+from router.status import Refusal
+
+LOW, NORMAL, HIGH = Priority
+
+
+def made(places: int = 1, queued: int = 2, wait_s: float = 60.0) -> Admission:
+    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s))
+
+
+class Caller:
+    """One request; holds its place until `done` is set."""
+
+    def __init__(self, admission: Admission, priority: Priority = NORMAL) -> None:
+        self.done = asyncio.Event()
+        self.inside = False
+        self.task = asyncio.ensure_future(self._run(admission, priority))
+
+    async def _run(self, admission: Admission, priority: Priority) -> str:
+        try:
+            async with admission.admitted(priority):
+                self.inside = True
+                await self.done.wait()
+                return "served"
+        except Refusal as refusal:
+            exhausted = refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED and refusal.retry_s is not None
+            return "refused" if exhausted else refusal.reason
+
+
+@asynccontextmanager
+async def callers(admission: Admission, *priorities: Priority) -> AsyncIterator[list[Caller]]:
+    started = []
+    for priority in priorities:
+        started.append(Caller(admission, priority))
+        await asyncio.sleep(0)
+    yield started
+    for caller in started:
+        caller.done.set()
+    await asyncio.gather(*(caller.task for caller in started))
+    assert (admission.in_flight, admission.queued) == (0, 0)
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_beyond_places_and_queue_a_request_is_refused_at_once() -> None:
+    admission = made(places=2, queued=1)
+    async with callers(admission, NORMAL, NORMAL, NORMAL, NORMAL) as (first, second, third, fourth):
+        assert [each.inside for each in (first, second, third)] == [True, True, False]
+        assert await fourth.task == "refused"
+        first.done.set()
+        await turns()
+        assert third.inside
+    assert admission.refused == {LOW: 0, NORMAL: 1, HIGH: 0}
+
+
+async def test_the_higher_class_comes_in_first_and_the_first_comer_within_it() -> None:
+    admission = made(queued=4)
+    async with callers(admission, NORMAL, LOW, NORMAL, HIGH, NORMAL) as (running, low, normal, high, later):
+        order = []
+        current = running
+        for expected in (high, normal, later, low):
+            current.done.set()
+            await turns()
+            assert expected.inside
+            order.append(expected)
+            current = expected
+        assert len(order) == 4
+
+
+async def test_with_the_queue_full_the_last_comer_of_the_lowest_class_gives_way() -> None:
+    admission = made(queued=3)
+    async with callers(admission, NORMAL, LOW, NORMAL, LOW, HIGH) as (_, low, normal, last_low, high):
+        assert await last_low.task == "refused"
+        assert not low.task.done()
+        another = Caller(admission, LOW)
+        assert await another.task == "refused", "nobody is below it"
+        more = Caller(admission, HIGH)
+        assert await low.task == "refused"
+        await turns()
+        assert not normal.task.done()
+        high.done.set()
+        more.done.set()
+    assert admission.refused == {LOW: 3, NORMAL: 0, HIGH: 0}
+
+
+async def test_the_wait_is_short() -> None:
+    admission = made(wait_s=0.01)
+    async with callers(admission, NORMAL, NORMAL) as (_, waiting):
+        assert await waiting.task == "refused"
+
+
+async def test_a_caller_who_leaves_the_queue_or_a_place_just_given_loses_no_place() -> None:
+    admission = made(queued=3)
+    async with callers(admission, NORMAL, NORMAL, NORMAL) as (running, leaving, staying):
+        leaving.task.cancel()
+        await turns()
+        assert admission.queued == 1
+        fourth = Caller(admission)
+        await asyncio.sleep(0)
+        running.done.set()
+        await asyncio.sleep(0)  # the place is given, and its taker goes away before knowing
+        staying.task.cancel()
+        fourth.done.set()
+        assert await fourth.task == "served"
+        for gone in (leaving, staying):
+            with pytest.raises(asyncio.CancelledError):
+                await gone.task
+            gone.task = asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[arg-type]
+
+
+async def test_closing_lets_those_who_wait_in_and_nobody_else() -> None:
+    admission = made()
+    async with callers(admission, NORMAL, NORMAL) as (_, waiting):
+        admission.close()
+        await turns()
+        assert waiting.inside
+        with pytest.raises(Refusal) as caught:
+            async with admission.admitted():
+                raise AssertionError
+        assert caught.value.reason == "STOPPING"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["come", "end", "cancel"]), st.integers(0, 2), st.integers(0, 20)), max_size=60)
+)
+def test_no_history_loses_or_invents_a_place(steps: list[tuple[str, int, int]]) -> None:
+    async def play() -> None:
+        admission = made(places=3, queued=4)
+        started: list[Caller] = []
+        for what, priority, whom in steps:
+            if what == "come":
+                started.append(Caller(admission, Priority(priority)))
+            elif started:
+                caller = started[whom % len(started)]
+                if what == "end":
+                    caller.done.set()
+                else:
+                    caller.task.cancel()
+            if whom % 3:
+                await asyncio.sleep(0)
+            assert 0 <= admission.in_flight <= 3
+            assert admission.queued <= 4
+        for caller in started:
+            caller.done.set()
+        await asyncio.gather(*(caller.task for caller in started), return_exceptions=True)
+        assert (admission.in_flight, admission.queued) == (0, 0)
+
+    asyncio.run(play())

@@ -1,0 +1,61 @@
+"""The adaptive limit: down when the loop lags, up again when it does not, and never out of its bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.limits import AdaptiveLimit, LimitSettings
+
+SETTINGS = LimitSettings(most=512, least=16, lag_s=0.02)
+
+
+def fed(limit: AdaptiveLimit, lag_s: float, times: int) -> int:
+    for _ in range(times):
+        limit.sample(lag_s, limit.limit)
+    return limit.limit
+
+
+def test_it_starts_at_the_most_and_stays_there_without_lag() -> None:
+    assert fed(AdaptiveLimit(SETTINGS), 0.001, 100) == 512
+
+
+def test_a_lagging_loop_halves_it_in_half_a_second_and_it_never_falls_below_the_least() -> None:
+    limit = AdaptiveLimit(SETTINGS)
+    assert fed(limit, 1.0, 20) < 256
+    assert fed(limit, 1.0, 1_000) == 16
+
+
+def test_it_comes_back_within_ten_seconds() -> None:
+    limit = AdaptiveLimit(SETTINGS)
+    fed(limit, 1.0, 1_000)
+    assert fed(limit, 0.0, 400) == 512
+
+
+def test_an_idle_process_learns_nothing_from_a_lag_that_is_not_its_requests() -> None:
+    limit = AdaptiveLimit(SETTINGS)
+    for _ in range(1_000):
+        limit.sample(1.0, 255)
+    assert limit.limit == 512
+
+
+def test_it_settles_where_the_lag_is_little_above_what_is_aimed_at() -> None:
+    """A process whose loop lags by a millisecond for each request in flight above fifty."""
+    limit = AdaptiveLimit(SETTINGS)
+    for _ in range(2_000):
+        limit.sample(max(0, limit.limit - 50) * 1e-3, limit.limit)
+    assert 70 <= limit.limit <= 76
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 10_000))), st.integers(1, 100), st.integers(0, 1_000))
+def test_it_keeps_to_its_bounds(samples: list[tuple[float, int]], least: int, more: int) -> None:
+    limit = AdaptiveLimit(LimitSettings(least + more, least))
+    for lag_s, in_flight in samples:
+        limit.sample(lag_s, in_flight)
+        assert least <= limit.limit <= least + more
+
+
+@pytest.mark.parametrize("most", [1, 16])
+def test_a_fixed_limit(most: int) -> None:
+    assert fed(AdaptiveLimit(LimitSettings(most, most)), 1.0, 10) == most
