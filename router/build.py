@@ -162,7 +162,7 @@ def _audit_bench(
         tiers={tier.name: tier for tier in alone},
         budgets={name: endpoint.budget for name, endpoint in endpoints.items()},
         chain=Chain(ladder=alone, resilience=resilience, clock=clock),
-        bound_usd=resilience.bound_usd,
+        resilience=resilience,
         states=guards.states,
         clock=clock,
         text_cap_chars=config.model.text_cap_chars,

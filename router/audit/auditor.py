@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from fallback.clock import Clock
 from fallback.types import DocumentBlock, ImageBlock, Reply, Request
-from router.audit.budget import DAY_S, DayBudget
-from router.audit.comparison import Finding, compared, sent_on, verified
+from router.audit.budget import DAY_S, DayBudget, Hold
+from router.audit.comparison import Finding, by_answers, sent_on, verified
 from router.audit.examination import Bench, Examination, Subject
 from router.audit.log import AuditLog, Errands
 from router.completion import Ask, Completed
@@ -180,7 +180,7 @@ class Auditor:
             reply=reply,
             tier=tier,
             auditor_tier=completed.outcome.resolved_tier,
-            checks=(),
+            checks=ask.checks,
             verifier=ask.policy.build_audit_verifier(),
             propensity=1.0,
             accepted=False,
@@ -215,7 +215,7 @@ class Auditor:
     async def _look_back(self, subject: Subject, task: _Task) -> None:
         """Whether a reply that was sent on had been good after all."""
         if subject.verifier is None:
-            finding = await compared(subject.request, subject.reply, task.final, None)
+            finding = by_answers(subject.reply, task.final, subject.checks)
         else:
             verdict = await verified(subject.verifier, subject.request, subject.reply, subject.tier)
             finding = Finding(verdict, AuditMethod.VERIFIER)
@@ -230,17 +230,26 @@ class Auditor:
             await self._clock.sleep(_LOOK_S)
         if not task.bench.calm(subject):
             return self._skip(task, "breaker")
-        most_usd, cap_usd = task.bench.most_usd(subject), task.ask.policy.audit_usd_per_day
-        hold = self.budget.hold(subject.request.workload, most_usd, cap_usd=cap_usd, wall_s=self._clock.wall_s())
-        if hold is None:
+        holds: list[Hold] = []
+
+        def afford(usd: float) -> bool:
+            cap_usd = task.ask.policy.audit_usd_per_day
+            hold = self.budget.hold(subject.request.workload, usd, cap_usd=cap_usd, wall_s=self._clock.wall_s())
+            if hold is not None:
+                holds.append(hold)
+            return hold is not None
+
+        most_usd = task.bench.most_usd(subject)
+        if not afford(most_usd):
             return self._skip(task, "day_cap")
         wall_s, started_s = self._clock.wall_s(), self._clock.monotonic_s()
         examination = Examination(task.bench, subject, deadline_s=started_s + task.ask.policy.deadline_s)
         try:
-            await examination.run(most_usd)
+            await examination.run(most_usd, afford)
         finally:
             audit = examination.audit()
-            hold.settle(audit.cost_usd, audit.audited_at_s)
+            for number, hold in enumerate(holds):
+                hold.settle(0.0 if number else audit.cost_usd, audit.audited_at_s)
             self.log.add(audit)
             duration_s = self._clock.monotonic_s() - started_s
             self._telling.audit(audit, AuditRun(wall_s, duration_s, task.trace_id, examination.attempts))

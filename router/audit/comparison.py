@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from fallback.answers import agreement, find_answer
+from fallback import sameness
 from fallback.checks import Case, Check
+from fallback.checks.agreement import AgreementCheck
 from fallback.checks.degenerate import DegenerateCheck
 from fallback.checks.form import FieldsCheck, LabelsCheck, RegexCheck
+from fallback.checks.judge import Compared, JudgeCheck
 from fallback.checks.schema import JsonSchemaCheck, OutputSchemaCheck, ToolArgumentsCheck
 from fallback.checks.stop_reason import StopReasonCheck
-from fallback.types import Accept, Attempt, Reject, Reply, Request
+from fallback.types import Accept, Attempt, Reject, Reply, Request, Unjudged, Verdict
 from router.outcome import AuditMethod, AuditVerdict, Outcome
 
 # What these reject lacks the form that was asked for: sending it on is right whatever the answer in it.
@@ -54,17 +56,15 @@ class Finding:
 NO_REPLY = Finding(AuditVerdict.UNKNOWN, AuditMethod.FAILURE)
 
 
-class Judge(Protocol):
-    """Says which of two replies is better."""
-
-    async def prefers(self, request: Request, first: Reply, second: Reply) -> AuditVerdict:
-        """GOOD where the first is at least as good, BAD where the second is better, UNKNOWN where it cannot tell."""
-
-
 async def verified(verifier: Check, request: Request, reply: Reply, tier: str) -> AuditVerdict:
     """What an audit verifier says of one reply."""
     judgement = await verifier.judge(Case(request, reply, tier, (), math.inf))
-    match judgement.verdict:
+    return found(judgement.verdict)
+
+
+def found(verdict: Verdict) -> AuditVerdict:
+    """A check's verdict as an audit's."""
+    match verdict:
         case Accept():
             return AuditVerdict.GOOD
         case Reject():
@@ -73,24 +73,42 @@ async def verified(verifier: Check, request: Request, reply: Reply, tier: str) -
             return AuditVerdict.UNKNOWN
 
 
-async def compared(request: Request, audited: Reply, other: Reply, judge: Judge | None) -> Finding:
-    """What the other reply shows of the audited one."""
-    method = AuditMethod.ANSWERS if judge is None else AuditMethod.JUDGE
-    if same_answer(audited, other):
-        return Finding(AuditVerdict.GOOD, method)
-    if judge is None:
-        return Finding(AuditVerdict.UNKNOWN, method)
-    return Finding(await judge.prefers(request, audited, other), method)
+def by_answers(audited: Reply, other: Reply, checks: Sequence[Check]) -> Finding:
+    """What their answers alone show."""
+    same = same_answer(audited, other, checks)
+    return Finding(AuditVerdict.GOOD if same else AuditVerdict.UNKNOWN, AuditMethod.ANSWERS)
 
 
-def same_answer(one: Reply, other: Reply) -> bool:
-    """Whether both say the same: the same tool calls, the same JSON, or the same answer in the text."""
-    if one.tool_uses or other.tool_uses:
-        return _calls(one) == _calls(other)
-    first, second = _json(one.text), _json(other.text)
+def same_answer(one: Reply, other: Reply, checks: Sequence[Check] = ()) -> bool:
+    """Whether both say the same, by the notion that the workload gave its agreement check where it has one.
+
+    Else: the same tool calls, the same JSON, or the same answer in the text.
+    """
+    for check in checks:
+        if isinstance(check, AgreementCheck):
+            return sameness.same_answer(
+                check.answer, one, other, field=check.field, tolerance=check.tolerance, alike=check.similarity
+            )
+    first, second = _json(one), _json(other)
     if first is not None and second is not None:
         return bool(first == second)
-    return agreement(find_answer(one.text), find_answer(other.text))[1] == 1.0
+    return sameness.same_answer("auto", one, other)
+
+
+def judge_of(checks: Sequence[Check]) -> JudgeCheck | None:
+    """The workload's judge, where it has one."""
+    return next((check for check in checks if isinstance(check, JudgeCheck)), None)
+
+
+def verdict_of(compared: Compared) -> Verdict:
+    """A judge's word on an audited reply, given first, beside the auditor's: at least as good is good enough."""
+    match compared.better:
+        case "first" | "equal":
+            return Accept()
+        case "second":
+            return Reject("auditor_better")
+        case _:
+            return Unjudged(compared.cause or "abstained")
 
 
 def sent_on(outcome: Outcome) -> Iterator[Attempt]:
@@ -107,15 +125,11 @@ def sent_on(outcome: Outcome) -> Iterator[Attempt]:
             yield attempt
 
 
-def _calls(reply: Reply) -> list[tuple[str, Any]]:
-    return [(use.name, dict(use.input)) for use in reply.tool_uses]
-
-
-def _json(text: str) -> Any | None:
-    """The text as a JSON object or array; None where it is neither."""
-    if text.lstrip()[:1] not in ("{", "["):
+def _json(reply: Reply) -> Any | None:
+    """A reply without tool calls as a JSON object or array; None where it is neither."""
+    if reply.tool_uses or reply.text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text)
+        return json.loads(reply.text)
     except (ValueError, RecursionError):
         return None

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field, replace
 from fallback.breaker import State
 from fallback.chain import Chain
 from fallback.checks import Check
+from fallback.checks.judge import JudgeCheck
 from fallback.clock import Clock
 from fallback.errors import Failure
 from fallback.job import Job, Rules
 from fallback.ledger import Ledger
-from fallback.types import Attempt, Reply, Request, Tier
-from router.audit.comparison import NO_REPLY, Finding, Judge, compared, verified
+from fallback.resilience import Resilience
+from fallback.types import Attempt, CheckReport, Reply, Request, TextBlock, Tier, Unjudged, Verdict
+from router.audit.comparison import NO_REPLY, Finding, by_answers, found, judge_of, verdict_of, verified
 from router.outcome import Audit, AuditMethod, AuditVerdict
 from router.reply_features import prompt_of, reply_features
 
+_JUDGE_CHARS = 8_000  # what it is told beside the rubric, with room to spare
 _ALONE = Rules(failover_up=False, failover_down=False)
 
 
@@ -60,35 +63,41 @@ class Bench:
     tiers: Mapping[str, Tier]
     budgets: Mapping[str, str]  # by endpoint
     chain: Chain
-    bound_usd: Callable[[str, Request, int], float]
+    resilience: Resilience
     states: Callable[[], Mapping[tuple[str, str], State]]
     clock: Clock
     text_cap_chars: int
 
     def most_usd(self, subject: Subject) -> float:
-        """The most that auditing it may cost."""
+        """The most that the auditor's reply may cost."""
         if not subject.auditor_tier:
             return 0.0
-        return self.bound_usd(subject.auditor_tier, subject.request, subject.request.max_tokens_ceiling)
+        return self.resilience.bound_usd(subject.auditor_tier, subject.request, subject.request.max_tokens_ceiling)
+
+    def most_for_judge_usd(self, judge: JudgeCheck, request: Request, replies: tuple[Reply, ...]) -> float:
+        """The most that comparing them in both orders may cost; less, and the judge is not asked the second time."""
+        shown = [TextBlock(text) for text in (judge.rubric, " " * _JUDGE_CHARS, *(reply.text for reply in replies))]
+        asked = replace(request, system=(*request.system, *shown))
+        return 2.0 * self.resilience.bound_usd(judge.tier, asked, judge.max_tokens)
 
     def calm(self, subject: Subject) -> bool:
-        """Whether the breakers above the auditor's tier are closed: a half-open one's probes are for callers."""
-        if not subject.auditor_tier:
-            return True
-        endpoint = self.tiers[subject.auditor_tier].endpoints[0]
-        states = self.states()
-        keys = ((endpoint, subject.auditor_tier), (self.budgets[endpoint], ""))
+        """Whether the breakers above the tiers to be asked are closed: a half-open one's probes are for callers."""
+        judge, states = judge_of(subject.checks), self.states()
+        tiers = {subject.auditor_tier, judge.tier if judge else ""} if subject.auditor_tier else set()
+        keys: set[tuple[str, str]] = set()
+        for tier in tiers - {""}:
+            endpoint = self.tiers[tier].endpoints[0]
+            keys |= {(endpoint, tier), (self.budgets[endpoint], "")}
         return all(states.get(key, State.CLOSED) is State.CLOSED for key in keys)
 
 
 class Examination:
     """An audit under way. Its account is true however it ends, also when it is cancelled."""
 
-    def __init__(self, bench: Bench, subject: Subject, *, deadline_s: float, judge: Judge | None = None) -> None:
+    def __init__(self, bench: Bench, subject: Subject, *, deadline_s: float) -> None:
         self.subject = subject
         self.finding = NO_REPLY
         self._bench = bench
-        self._judge = judge
         self._deadline_s = deadline_s
         self._started_s = bench.clock.monotonic_s()
         self._ledger = Ledger(self._started_s)
@@ -104,36 +113,78 @@ class Examination:
         """Spent so far."""
         return self._ledger.cost_usd
 
-    async def run(self, most_usd: float) -> None:
-        """Find out, for at most `most_usd`. An operational failure is a finding, not an error."""
+    @property
+    def calls(self) -> int:
+        """Upstream calls so far, a judge's among them."""
+        return len(self.attempts) + sum(report.calls for attempt in self.attempts for report in attempt.checks)
+
+    async def run(self, most_usd: float, afford: Callable[[float], bool]) -> None:
+        """Find out, for at most `most_usd`, and more where `afford` says that it may be spent.
+
+        An operational failure is a finding, not an error.
+        """
         subject = self.subject
         if subject.verifier is not None:
             verdict = await verified(subject.verifier, subject.request, subject.reply, subject.tier)
             self.finding = Finding(verdict, AuditMethod.VERIFIER)
         if not subject.auditor_tier:
             return
+        job = self._job(most_usd)
         try:
-            resolution = await self._bench.chain.run(self._job(most_usd), self._ledger)
+            resolution = await self._bench.chain.run(job, self._ledger)
         except Failure:
             return
-        cap = self._bench.text_cap_chars
-        prompt = prompt_of(subject.request, text_cap_chars=cap)
-        found = reply_features(subject.request, resolution.reply, text_cap_chars=cap, prompt=prompt)
-        self._features = found.to_bytes()
+        self._features = self._features_of(resolution.reply)
+        judge = judge_of(subject.checks)
         if subject.verifier is not None:
             verdict = await verified(subject.verifier, subject.request, resolution.reply, subject.auditor_tier)
             self.finding = replace(self.finding, auditor_verdict=verdict)
         elif not resolution.accepted:
             self.finding = Finding(AuditVerdict.UNKNOWN, AuditMethod.CHECKS)
         else:
-            self.finding = await compared(subject.request, subject.reply, resolution.reply, self._judge)
+            self.finding = by_answers(subject.reply, resolution.reply, subject.checks)
+            if judge is not None:
+                self.finding = replace(self.finding, method=AuditMethod.JUDGE)
+                if self.finding.verdict is AuditVerdict.UNKNOWN:
+                    verdict = await self._judged(judge, job, resolution.reply, afford)
+                    self.finding = replace(self.finding, verdict=verdict)
+
+    async def _judged(self, judge: JudgeCheck, job: Job, other: Reply, afford: Callable[[float], bool]) -> AuditVerdict:
+        """Which of two different replies is better; on the auditor's account, with its calls."""
+        subject, clock = self.subject, self._bench.clock
+        most_usd = self._bench.most_for_judge_usd(judge, subject.request, (subject.reply, other))
+        if not afford(most_usd):
+            return AuditVerdict.UNKNOWN
+        job = replace(job, cost_cap_usd=self.cost_usd + most_usd)
+        asking = self._bench.resilience.asking(job, subject.auditor_tier, self._ledger)
+        started_s = clock.monotonic_s()
+        said: Verdict = Unjudged("cut_off")
+        try:
+            said = verdict_of(await judge.compare(asking, subject.request, subject.reply, other))
+        finally:
+            report = CheckReport(
+                judge.name,
+                judge.version,
+                said,
+                cost_usd=asking.cost_usd,
+                started_s=started_s - self._started_s,
+                duration_s=clock.monotonic_s() - started_s,
+                calls=asking.calls,
+            )
+            self._ledger.judged((*self.attempts[-1].checks, report))
+        return found(said)
+
+    def _features_of(self, reply: Reply) -> bytes:
+        request, cap = self.subject.request, self._bench.text_cap_chars
+        prompt = prompt_of(request, text_cap_chars=cap)
+        return reply_features(request, reply, text_cap_chars=cap, prompt=prompt).to_bytes()
 
     def audit(self) -> Audit:
         """What is recorded, as far as it got."""
         return self.subject.audit(
             self.finding,
             at_s=self._bench.clock.wall_s(),
-            attempts=len(self.attempts),
+            attempts=self.calls,
             cost_usd=self.cost_usd,
             reply_features=self._features,
         )

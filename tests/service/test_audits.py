@@ -15,7 +15,7 @@ from router.outcome import Audit, AuditMethod, AuditVerdict
 from router.v1 import feedback_pb2
 from tests.service.test_complete import until
 from tests.support import fakes
-from tests.support.auditing import ByTier
+from tests.support.auditing import ByTier, Judging
 from tests.support.otlp import OtlpCollector
 from tests.support.service import Running, running, text_request
 from training.dataset import read_dataset
@@ -39,8 +39,10 @@ async def settled(service: Running, count: int) -> list[Audit]:
 def calls_are_accounted_for(service: Running) -> None:
     """Upstream HTTP requests are the attempts in the outcomes and those of audits, exactly."""
     recorded = service.outcomes()
-    attempts = sum(len(one.outcome.attempts) for one in recorded)
-    assert service.upstream_requests == attempts + sum(audit.attempts for one in recorded for audit in one.audits)
+    attempts = [attempt for one in recorded for attempt in one.outcome.attempts]
+    asked = sum(report.calls for attempt in attempts for report in attempt.checks)
+    audited = sum(audit.attempts for one in recorded for audit in one.audits)
+    assert service.upstream_requests == len(attempts) + asked + audited
 
 
 def workloads(**policy: Any) -> dict[str, Any]:
@@ -81,6 +83,39 @@ async def test_without_one_who_knows_the_same_answer_is_good_and_another_is_unkn
         assert {a.method for a in found} == {AuditMethod.ANSWERS}
         rows = read_dataset(service.outcomes()).rows
         assert all(label.source is Source.VERDICT for row in rows for label in row.labels.values())
+
+
+JUDGE = {"check": "judge", "tier": "opus", "rubric": "The right number is given."}
+
+
+async def test_a_judge_says_which_of_two_different_replies_is_better_and_its_calls_are_counted(tmp_path: Any) -> None:
+    source = Judging({}, {"hard": ("haiku",), "odd": ("sonnet",)})
+    async with running(tmp_path, source=source, **workloads(checks=[JUDGE])) as service:
+        for text in ("easy", "hard", "odd"):
+            await service.router.Complete(text_request(text, workload="w"))
+        found = await settled(service, 3)
+        assert [(a.verdict.value, a.attempts) for a in found] == [("good", 1), ("bad", 3), ("good", 3)]
+        assert {a.method for a in found} == {AuditMethod.JUDGE}
+        calls_are_accounted_for(service)
+        labels = [row.labels for row in read_dataset(service.outcomes()).rows]
+        assert [(each["haiku"].good, each["haiku"].source) for each in labels] == [
+            (True, Source.AUDIT),
+            (False, Source.AUDIT),
+            (True, Source.AUDIT),
+        ]
+        assert all(set(each) == {"haiku"} for each in labels)  # what a judge prefers is no truth of the other reply
+
+
+async def test_a_judge_is_not_asked_where_the_days_money_does_not_reach(tmp_path: Any) -> None:
+    asked = fakes.request("hard", workload="w", max_tokens=256, max_tokens_ceiling=256)
+    async with running(tmp_path) as service:
+        most_usd = service.service.generation.bench.resilience.bound_usd("sonnet", asked, 256)
+    policy = workloads(checks=[JUDGE], audit_usd_per_day=most_usd * 1.01)
+    async with running(tmp_path, source=Judging({}, {"hard": ("haiku",)}), **policy) as service:
+        await service.router.Complete(text_request("hard", workload="w"))
+        [audit] = await settled(service, 1)
+        assert (audit.verdict, audit.method, audit.attempts) == (AuditVerdict.UNKNOWN, AuditMethod.JUDGE, 1)
+        calls_are_accounted_for(service)
 
 
 async def test_the_highest_tier_is_judged_by_the_verifier_alone_and_not_at_all_without(tmp_path: Any) -> None:
@@ -196,7 +231,7 @@ async def test_the_days_money_is_never_exceeded_and_a_restart_does_not_forget(tm
     async with running(tmp_path, source=WRONG, **workloads()) as service:
         await service.router.Complete(text_request("easy", workload="w"))
         [first] = await settled(service, 1)
-        one_usd, most_usd = first.cost_usd, service.service.generation.bench.bound_usd("sonnet", asked, 256)
+        one_usd, most_usd = first.cost_usd, service.service.generation.bench.resilience.bound_usd("sonnet", asked, 256)
     # Room for the most that one may cost as long as at most three and a half have been paid: four in all.
     policy = workloads(audit_usd_per_day=most_usd + 3.5 * one_usd)
     async with running(tmp_path, source=WRONG, **policy) as service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from fallback.emulator.answers import Answer, Ask, Label
@@ -37,3 +38,18 @@ def hangs(request: Request, reply: Reply) -> bool:
 def not_haikus(request: Request, reply: Reply) -> bool:
     """A verifier that dislikes how the cheapest tier says it."""
     return "surely" not in reply.text and "41" not in reply.text
+
+
+class Judging(ByTier):
+    """Its judge finds every reply good when it grades one, and the one with 42 in it better when it compares two."""
+
+    def answer(self, ask: Ask) -> Answer:
+        wanted = (ask.schema or {}).get("properties", {})
+        if "points" in wanted:
+            return Answer(text=json.dumps({"findings": "fine", "points": 9, "can_tell": True}))
+        if "better" in wanted:
+            first, second = ask.prompt.split(" FIRST>>")[1].split(" SECOND>>")
+            right = ("\n42\n" in first, "\n42\n" in second)
+            better = "equal" if right[0] is right[1] else "first" if right[0] else "second"
+            return Answer(text=json.dumps({"findings": "compared", "better": better}))
+        return super().answer(ask)
