@@ -160,10 +160,10 @@ def _audit_bench(
     )
     return Bench(
         tiers={tier.name: tier for tier in alone},
-        budgets={name: endpoint.budget for name, endpoint in endpoints.items()},
+        endpoints=endpoints,
         chain=Chain(ladder=alone, resilience=resilience, clock=clock),
         resilience=resilience,
-        states=guards.states,
+        guards=guards,
         clock=clock,
         text_cap_chars=config.model.text_cap_chars,
     )

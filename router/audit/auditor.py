@@ -228,8 +228,8 @@ class Auditor:
             if self._clock.monotonic_s() - task.queued_at_s >= PATIENCE_S or self._closed:
                 return self._skip(task, "stopping" if self._closed else "busy")
             await self._clock.sleep(_LOOK_S)
-        if not task.bench.calm(subject):
-            return self._skip(task, "breaker")
+        if obstacle := task.bench.obstacle(subject):
+            return self._skip(task, obstacle)
         holds: list[Hold] = []
 
         def afford(usd: float) -> bool:

@@ -10,9 +10,11 @@ from fallback.chain import Chain
 from fallback.checks import Check
 from fallback.checks.judge import JudgeCheck
 from fallback.clock import Clock
-from fallback.errors import Failure
+from fallback.errors import Failure, RateLimited
+from fallback.guards import Guards
 from fallback.job import Job, Rules
 from fallback.ledger import Ledger
+from fallback.providers import Endpoint
 from fallback.resilience import Resilience
 from fallback.types import Attempt, CheckReport, Reply, Request, TextBlock, Tier, Unjudged, Verdict
 from router.audit.comparison import NO_REPLY, Finding, by_answers, found, judge_of, verdict_of, verified
@@ -61,10 +63,10 @@ class Bench:
     """What audits work with under one configuration: a chain without retries, on the first endpoint of each tier."""
 
     tiers: Mapping[str, Tier]
-    budgets: Mapping[str, str]  # by endpoint
+    endpoints: Mapping[str, Endpoint]
     chain: Chain
     resilience: Resilience
-    states: Callable[[], Mapping[tuple[str, str], State]]
+    guards: Guards
     clock: Clock
     text_cap_chars: int
 
@@ -80,15 +82,22 @@ class Bench:
         asked = replace(request, system=(*request.system, *shown))
         return 2.0 * self.resilience.bound_usd(judge.tier, asked, judge.max_tokens)
 
-    def calm(self, subject: Subject) -> bool:
-        """Whether the breakers above the tiers to be asked are closed: a half-open one's probes are for callers."""
-        judge, states = judge_of(subject.checks), self.states()
+    def obstacle(self, subject: Subject) -> str:
+        """Why the tiers to be asked are left to callers now: `breaker` or `rate_limit`; empty where they are not.
+
+        A half-open breaker's probes are for callers, and so is what is left of a rate limit that is nearly used up.
+        """
+        judge, states = judge_of(subject.checks), self.guards.states()
         tiers = {subject.auditor_tier, judge.tier if judge else ""} if subject.auditor_tier else set()
-        keys: set[tuple[str, str]] = set()
-        for tier in tiers - {""}:
-            endpoint = self.tiers[tier].endpoints[0]
-            keys |= {(endpoint, tier), (self.budgets[endpoint], "")}
-        return all(states.get(key, State.CLOSED) is State.CLOSED for key in keys)
+        for tier in sorted(tiers - {""}):
+            endpoint = self.endpoints[self.tiers[tier].endpoints[0]]
+            keys = ((endpoint.name, tier), (endpoint.budget, ""))
+            hold = self.guards.hold(endpoint, tier)
+            if self.guards.near_limit(endpoint, tier) or (hold is not None and hold.cause == RateLimited.kind):
+                return "rate_limit"
+            if hold is not None or any(states.get(key, State.CLOSED) is not State.CLOSED for key in keys):
+                return "breaker"
+        return ""
 
 
 class Examination:
@@ -171,7 +180,7 @@ class Examination:
                 duration_s=clock.monotonic_s() - started_s,
                 calls=asking.calls,
             )
-            self._ledger.judged((*self.attempts[-1].checks, report))
+            self._ledger.judged(other, (*self.attempts[-1].checks, report))
         return found(said)
 
     def _features_of(self, reply: Reply) -> bytes:
