@@ -50,7 +50,7 @@ def _plans(response: router_pb2.RouteResponse) -> Table:
     table = Table(
         caption=Text(
             f"Averages over requests like this one. value = ${response.mistake_cost_usd:.4g} × {quality}"
-            " − cost − price of the time."
+            " − cost − price of the time.\nWhat has not been measured yet is a prior."
         ),
         caption_justify="left",
     )
