@@ -17,6 +17,7 @@ from fallback.errors import Failure
 from fallback.job import Job, Rejected, Resolution, Rules, Steering
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply, Request, Tier
+from router.agreements import agreements_of
 from router.certificate import UNBOUND, Standing, standing
 from router.config_sections import WorkloadConfig
 from router.deliberation import Deliberation
@@ -323,6 +324,7 @@ class Completion:
                 for attempt in attempts
             ),
             labels=ask.labels,
+            agreements=agreements_of([attempt.result for attempt in attempts]),
             retained=retained_text(ask.request, resolution.reply) if resolution and ask.policy.retention_days else None,
         )
 

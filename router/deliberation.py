@@ -17,9 +17,10 @@ from fallback.answers import Answer, agreement, find_answer
 from fallback.cascade import Ask, Keep, Option, Step, after_a_bad_reply, chain_worth, next_step
 from fallback.checks.scorer import Assessment
 from fallback.plans import Delay
+from router.agreements import UNKNOWN
 from router.certificate import UNBOUND, Standing
 from router.features import Features
-from router.scoring import RouterModel, Seen
+from router.scoring import Pair, RouterModel, Seen
 
 # Where a model has not learned what going on is worth: the share of bad replies that checks notice.
 CAUGHT = 0.5
@@ -87,13 +88,22 @@ class Deliberation:
         self._exempt = tier
 
     def replied(
-        self, tier: str, reply_features: Features, reply_text: str, *, time_left_s: float = math.inf
+        self,
+        tier: str,
+        reply_features: Features,
+        reply_text: str,
+        *,
+        time_left_s: float = math.inf,
+        agree: Mapping[Pair, tuple[float, float]] | None = None,
     ) -> Assessment | None:
-        """What to do after a reply that passed; None for a tier that the model does not know."""
+        """What to do after a reply that passed; None for a tier that the model does not know.
+
+        `agree` by pair of tiers says how replies agree where their texts are not at hand.
+        """
         if tier not in self._allowed:
             return None
         self._rejected.pop(tier, None)
-        self._see(tier, reply_features, reply_text)
+        self._see(tier, reply_features, reply_text, agree)
         believed = self._believed()
         above = self._worth_asking(self._above(tier))
         in_hand = self._in_hand(believed, above)
@@ -109,6 +119,7 @@ class Deliberation:
         above: Sequence[str],
         p_good: float = 0.0,
         time_left_s: float = math.inf,
+        agree: Mapping[Pair, tuple[float, float]] | None = None,
     ) -> Step:
         """What to do after a reply that a check rejected, which is good with probability `p_good` after all.
 
@@ -116,7 +127,7 @@ class Deliberation:
         probably not pay even at `rejected_cost_usd` a mistake.
         """
         if tier in self._allowed:
-            self._see(tier, reply_features, reply_text)
+            self._see(tier, reply_features, reply_text, agree)
         self._rejected[tier] = p_good
         believed = self._believed()
         options = self._worth_asking([each for each in above if each in self._allowed])
@@ -134,9 +145,21 @@ class Deliberation:
         unhurried = self._step(in_hand, believed, options, math.inf, at_usd)
         return self._said(step, believed, NOT_WORTH_IT if self._gives_up(unhurried) else NO_TIME)
 
-    def _see(self, tier: str, reply_features: Features, reply_text: str) -> None:
+    def _see(
+        self,
+        tier: str,
+        reply_features: Features,
+        reply_text: str,
+        recorded: Mapping[Pair, tuple[float, float]] | None,
+    ) -> None:
         answer = find_answer(reply_text)
-        agree = {source: agreement(before, answer) for source, before in self._answers.items()}
+        if recorded is None:
+            agree = {source: agreement(before, answer) for source, before in self._answers.items()}
+        else:
+            agree = {
+                source: recorded.get((source, tier)) or recorded.get((tier, source)) or UNKNOWN
+                for source in self._answers
+            }
         self._seen = [seen for seen in self._seen if seen.source != tier]  # a longer reply replaces the cut one
         self._seen.append(Seen(tier, reply_features, agree))
         self._answers[tier] = answer

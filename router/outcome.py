@@ -63,6 +63,19 @@ class RetainedText:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the answers of two replies of one request compare: the attempts `first` < `second`, counted from 0.
+
+    `same` is 1 for the same answer, else 0; `alike` their similarity in [0, 1] (`fallback.answers.agreement`). No text.
+    """
+
+    first: int
+    second: int
+    same: float
+    alike: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The whole story of one request.
 
@@ -88,6 +101,7 @@ class Outcome:
     request_features: bytes
     reply_features: tuple[bytes | None, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    agreements: tuple[Agreement, ...] = ()
     retained: RetainedText | None = None
 
     @property

@@ -176,7 +176,16 @@ def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped:
             for tier, mean_s in outcome.decision.expected_time_s.items()
         },
         audit_replies=dict(_audit_replies(record, skipped)),
+        agree=dict(_agree(outcome)),
     )
+
+
+def _agree(outcome: Outcome) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
+    """By (earlier tier, later tier), of each tier's last reply."""
+    tiers = {index: tier for tier, (index, _) in last_replies(outcome).items()}
+    for each in outcome.agreements:
+        if each.first in tiers and each.second in tiers:
+            yield (tiers[each.first], tiers[each.second]), (each.same, each.alike)
 
 
 def _audit_replies(record: Recorded, skipped: Counter[str]) -> Iterator[tuple[str, Features]]:

@@ -9,9 +9,11 @@ gate will ask; no margin is added, because night after night it would push quali
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version as installed
+from itertools import combinations
 from pathlib import Path
 from zlib import crc32
 
@@ -23,6 +25,7 @@ from router.certificate import Certificate
 from router.features import DENSE_NAMES, FEATURES_VERSION, Features
 from router.model import ModelError, load_model
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
+from router.scoring import State
 from training.artifacts import save_model, write_certificates
 from training.dataset import Dataset
 from training.evaluate import logged_terms, terms
@@ -30,7 +33,7 @@ from training.evidence import Cell, certify_policy, expected_ratios
 from training.fit import Fitted, TooLittleData, fit_router
 from training.follow import Constant, Means, Plan, Policy
 from training.gate import NEGLIGIBLE
-from training.heads import TrainingSet, Vectors
+from training.heads import MIN_EXAMPLES, TrainingSet, Vectors
 from training.nightly import CannotFit
 from training.offpolicy import Terms as Measured
 from training.offpolicy import point
@@ -69,13 +72,12 @@ class OutcomeLearner:
         progress: Callable[[str], None],
     ) -> Policy:
         """Fit, choose the knob, write and read back. CannotFit, with the reason, when a tier has too few examples."""
-        # States of two replies would learn from how they agree, which outcomes do not hold.
-        states = [(), *((tier,) for tier in data.ladder)]
+        made = training_set(data)
         try:
             fitted = fit_router(
-                training_set(data),
+                made,
                 version=version,
-                states=states,
+                states=states_of(made),
                 seed=seed,
                 progress=lambda it: progress(f"fit: {it}"),
             )
@@ -146,8 +148,22 @@ def training_set(data: Dataset) -> TrainingSet:
         requests=Vectors.of([row.features for row in rows], len(DENSE_NAMES)),
         replies={tier: Vectors.of([_reply(row, tier) for row in rows], len(REPLY_NAMES)) for tier in data.ladder},
         labels=labels,
+        agree={pair: _agree(rows, pair) for pair in combinations(data.ladder, 2)},
         weights=weights,
     )
+
+
+def _agree(rows: Sequence[Row], pair: tuple[str, str]) -> Array:
+    """(n, 2) as `TrainingSet.agree`; NaN where the two did not both reply, or nothing is recorded of it."""
+    lower, higher = pair
+    unknown = (math.nan, math.nan)
+    return np.array([row.agree.get((lower, higher)) or row.agree.get((higher, lower)) or unknown for row in rows])
+
+
+def states_of(made: TrainingSet) -> list[State]:
+    """No reply, each tier's alone, and the pairs of which enough are known to agree or not to."""
+    pairs = [pair for pair, agree in made.agree.items() if int(np.isfinite(agree).all(axis=1).sum()) >= MIN_EXAMPLES]
+    return [(), *((tier,) for tier in made.tiers), *pairs]
 
 
 def _groups(rows: Sequence[Row]) -> NDArray[np.str_]:

@@ -63,7 +63,9 @@ class Row:
     """One request. `steps` are the tiers that replied, in order; `labels` by tier.
 
     `audit_replies`: features of the replies that audits got, by the auditor's tier. They are no steps: nobody waited
-    for them or paid for them. `delay`: the expected time of one reply, by tier, as it was logged.
+    for them or paid for them. `agree`: by (earlier tier, later tier), whether their last replies give the same
+    answer (0 or 1) and how alike the two are; without those of which nothing was recorded.
+    `delay`: the expected time of one reply, by tier, as it was logged.
     """
 
     request_id: str
@@ -84,6 +86,7 @@ class Row:
     simulated: bool
     audit_replies: Mapping[str, Features] = field(default_factory=dict)
     delay: Mapping[str, Delay] = field(default_factory=dict)
+    agree: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     @property
     def propensity(self) -> float:

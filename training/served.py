@@ -57,8 +57,7 @@ class Served:
     def after(self, row: Row, plan: Plan, replies: Sequence[Step]) -> cascade.Step:
         """The deliberation taken up again; a reply whose features are lost is kept, unless a check rejected it.
 
-        How replies agree with each other is not in the outcomes, so the model must not have learned from it
-        (`training.learner` sees to that). Nor is the time that was left.
+        How replies agree is what the outcome says of it; the time that was left it does not say.
         """
         return self.think(row, plan, replies)[0]
 
@@ -74,11 +73,11 @@ class Served:
             higher = ladder[ladder.index(each.tier) + 1 :] if each.tier in ladder else ()
             above = tuple(tier for tier in plan.tiers if tier in higher)
             if each.rejected and each.reply_features is not None:
-                step = deliberation.rejected(each.tier, each.reply_features, "", above=above)
+                step = deliberation.rejected(each.tier, each.reply_features, "", above=above, agree=row.agree)
             elif each.rejected:
                 step = cascade.Ask(above[0]) if above else cascade.Keep(each.tier, accepted=False)
             elif each.reply_features is not None:
-                assessment = deliberation.replied(each.tier, each.reply_features, "")
+                assessment = deliberation.replied(each.tier, each.reply_features, "", agree=row.agree)
                 if assessment is not None:
                     step, score = assessment.step, assessment.score
         return step, score
@@ -151,8 +150,10 @@ class HeldOut(RouterModel):
         if any(math.isnan(p) for p in believed.values()):  # too rare to be held out
             believed = RouterModel.believe(self, features, workload, ())
         state = tuple(source for source in self.sources if any(each.source == source for each in seen))
-        for part in (state,) if state in self.beliefs else tuple((source,) for source in state):
-            for tier, p in zip(self.tiers, self.beliefs[part][number].tolist(), strict=True):
+        for part in (*((source,) for source in state), state):  # the state itself overrules its parts, where fitted
+            if (found := self.beliefs.get(part)) is None:
+                continue
+            for tier, p in zip(self.tiers, found[number].tolist(), strict=True):
                 if not math.isnan(p) and (part == state or tier in part):
                     believed[tier] = p
         return believed

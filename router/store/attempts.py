@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fallback.errors import Failure
@@ -19,6 +20,7 @@ from fallback.types import (
     Usage,
     Verdict,
 )
+from router.outcome import Agreement
 
 JsonObject = dict[str, Any]
 
@@ -104,6 +106,24 @@ def _decode_verdict(parts: list[str]) -> Verdict:
             return Unjudged(cause)
         case _:
             raise ValueError("not a verdict")
+
+
+def encode_attempts(attempts: Sequence[Attempt], agreements: Iterable[Agreement]) -> list[JsonObject]:
+    """All attempts, each with how its reply agrees with those before it. Raises ValueError as `encode_attempt`."""
+    rows = [encode_attempt(attempt) for attempt in attempts]
+    for each in agreements:
+        rows[each.second].setdefault("agrees", []).append([each.first, each.same, each.alike])
+    return rows
+
+
+def decode_attempts(rows: Sequence[JsonObject]) -> tuple[tuple[Attempt, ...], tuple[Agreement, ...]]:
+    """What was encoded; a row from before agreements were recorded has none. Raises as `decode_attempt`."""
+    agreements = tuple(
+        Agreement(first, second, same, alike)
+        for second, row in enumerate(rows)
+        for first, same, alike in row.get("agrees", ())
+    )
+    return tuple(map(decode_attempt, rows)), agreements
 
 
 def encode_attempt(attempt: Attempt) -> JsonObject:

@@ -20,7 +20,7 @@ from fallback.errors import Failure
 from fallback.types import Attempt, Remedy, Reply, Unjudged
 from router.outcome import Decision, Feedback, Mode, Outcome, Passage, RetainedText, passages
 from router.store import schema
-from router.store.attempts import decode_attempt, encode_attempt
+from router.store.attempts import decode_attempts, encode_attempts
 
 FORMAT = 1  # of the JSON and of reply_features; a reader refuses a format that it does not know
 
@@ -167,7 +167,7 @@ def encode(outcome: Outcome) -> Encoded:
         "labels": _dumps(dict(outcome.labels)),
         "reasons": _dumps(outcome.reasons),
         "decision": _dumps(_encode_decision(outcome.decision)),
-        "attempts": _dumps([encode_attempt(attempt) for attempt in outcome.attempts]),
+        "attempts": _dumps(encode_attempts(outcome.attempts, outcome.agreements)),
         "request_features": outcome.request_features,
         "reply_features": _pack_features(outcome.reply_features),
     }
@@ -198,6 +198,7 @@ def decode(row: Row, retained: Row | None) -> Outcome:
             raise CorruptRow
         if retained is not None and retained["checksum"] != checksum(retained, _RETAINED):
             raise CorruptRow
+        attempts, agreements = decode_attempts(json.loads(row["attempts"]))
         return Outcome(
             request_id=row["request_id"],
             workload=row["workload"],
@@ -205,7 +206,7 @@ def decode(row: Row, retained: Row | None) -> Outcome:
             duration_s=row["duration_s"],
             status=row["status"],
             decision=_decode_decision(json.loads(row["decision"])),
-            attempts=tuple(map(decode_attempt, json.loads(row["attempts"]))),
+            attempts=attempts,
             resolved_tier=row["resolved_tier"],
             accepted=bool(row["accepted"]),
             reasons=tuple(json.loads(row["reasons"])),
@@ -215,6 +216,7 @@ def decode(row: Row, retained: Row | None) -> Outcome:
             request_features=row["request_features"],
             reply_features=_unpack_features(row["reply_features"]),
             labels=json.loads(row["labels"]),
+            agreements=agreements,
             retained=RetainedText(retained["prompt_json"], retained["reply_json"]) if retained else None,
         )
     except (KeyError, TypeError, ValueError, struct.error):

@@ -12,6 +12,7 @@ from fallback.emulator.simulated import SimulatedSource
 from fallback.emulator.static import StaticSource
 from fallback.emulator.workloads import WORKLOADS, recognise
 from fallback.types import CheckReport
+from router.outcome import Agreement
 from router.v1 import router_pb2
 from tests.support.emulator import until
 from tests.support.service import Running, running, text_prompt, text_request
@@ -106,3 +107,12 @@ async def test_a_cost_cap_holds_for_checks_too(tmp_path: Any) -> None:
         assert (verdict.reason, verdict.calls) == ("cost_cap", 0)
         assert response.cost_usd <= 0.01
         the_account_is_true(service)
+
+
+async def test_outcomes_say_how_the_replies_agree_and_hold_no_text(tmp_path: Any) -> None:
+    workloads = {"default": {"checks": [{"check": "labels", "labels": ["yes"]}]}}
+    async with running(tmp_path, source=StaticSource("Answer: 42"), workloads=workloads) as service:
+        response = await service.router.Complete(text_request())
+        assert [attempt.tier for attempt in response.attempts] == ["haiku", "sonnet", "opus"]
+        [recorded] = service.outcomes()
+        assert recorded.outcome.agreements == tuple(Agreement(a, b, 1.0, 1.0) for a, b in ((0, 1), (0, 2), (1, 2)))

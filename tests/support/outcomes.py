@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from fallback.types import (
     Verdict,
 )
 from router.outcome import (
+    Agreement,
     Audit,
     AuditMethod,
     AuditVerdict,
@@ -261,6 +263,7 @@ decisions = st.builds(
 def outcomes(draw: st.DrawFn) -> Outcome:
     """Any outcome that may be stored; ids are drawn from a large space, in no order."""
     made = tuple(draw(st.lists(attempts, max_size=3)))
+    pairs = list(combinations([n for n, each in enumerate(made) if isinstance(each.result, Reply)], 2))
     return Outcome(
         request_id=draw(st.integers(0, 2**128 - 1).map(request_id)),
         workload=draw(words),
@@ -278,6 +281,9 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         request_features=draw(st.binary(max_size=40)),
         reply_features=tuple(draw(st.none() | st.binary(max_size=20)) for _ in made),
         labels=draw(st.dictionaries(words, words, max_size=2)),
+        agreements=tuple(
+            Agreement(one, two, draw(st.sampled_from((0.0, 1.0))), draw(st.floats(0, 1))) for one, two in pairs
+        ),
         retained=draw(st.none() | st.builds(RetainedText, words, words)),
     )
 

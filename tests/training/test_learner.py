@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 from fallback import cascade
 from router.model import load_model
+from router.outcome import Agreement
+from router.store import Recorded
 from tests.support.nights import TIERS, World
 from training.dataset import Dataset, read_dataset
 from training.follow import Constant
-from training.learner import OutcomeLearner, training_set
+from training.learner import OutcomeLearner, states_of, training_set
 from training.nightly import CannotFit
 from training.rows import Label, Source
 from training.served import Served, Terms
@@ -75,6 +79,57 @@ def test_the_same_request_is_never_on_both_sides_of_a_fold() -> None:
 def test_a_handful_of_requests_may_be_split() -> None:
     few = Dataset(tuple(replace(row, features=DATA.rows[0].features) for row in DATA.rows[:100]))
     assert len(set(training_set(few).groups)) == 100
+
+
+# --- agreement -------------------------------------------------------------------------------
+
+
+def agreeing(records: Iterable[Recorded]) -> Iterator[Recorded]:
+    """A log in which sonnet, where it is wrong, mostly says what a rejected haiku said before it."""
+    rng = Random(5)
+    for record in records:
+        tiers = [attempt.tier for attempt in record.outcome.attempts]
+        if tiers[:2] == ["haiku", "sonnet"]:
+            wrong = len(tiers) > 2 or (record.feedback is not None and not record.feedback.good)
+            same = rng.random() < (0.8 if wrong else 0.05)
+            found = Agreement(0, 1, float(same), 1.0 if same else 0.3)
+            record = replace(record, outcome=replace(record.outcome, agreements=(found,)))  # noqa: PLW2901
+        yield record
+
+
+AGREEING = read_dataset(agreeing(World(feedback=1.0, caught=0.9, explore=0.4, start="haiku").log(900, seed=4)))
+
+
+def test_agreement_is_known_where_both_replied_and_it_was_recorded() -> None:
+    agree = training_set(AGREEING).agree["haiku", "sonnet"]
+    both = [{"haiku", "sonnet"} <= {step.tier for step in row.steps} for row in AGREEING.rows]
+    assert np.array_equal(np.isfinite(agree).all(axis=1)[: len(both)], both)
+    assert set(agree[: len(both)][both][:, 0]) == {0.0, 1.0}
+    assert np.isnan(training_set(DATA).agree["haiku", "sonnet"]).all()
+
+
+def test_states_of_two_replies_are_learned_where_enough_are_known() -> None:
+    singles = [(), ("haiku",), ("sonnet",), ("opus",)]
+    assert states_of(training_set(DATA)) == singles
+    assert states_of(training_set(AGREEING)) == [*singles, ("haiku", "sonnet")]
+
+
+def test_a_model_that_learned_what_agreement_means_serves_by_it(tmp_path: Path) -> None:
+    served = fit(AGREEING, tmp_path)
+    assert ("haiku", "sonnet") in load_model(tmp_path).stacks
+    weaker = []
+    for row in AGREEING.rows:
+        if ("haiku", "sonnet") in row.agree and row.steps[1].reply_features is not None:
+            accepted = [replace(step, rejected="") for step in row.steps[:2]]
+            odds = []
+            for told in ((1.0, 1.0), (0.0, 0.3)):
+                asked = replace(row, agree={("haiku", "sonnet"): told})
+                _, score = served.think(asked, served.plan(row), accepted)
+                assert score is not None
+                odds.append(score / (1.0 - score))
+            weaker.append(odds[0] < odds[1] / 2)
+    assert len(weaker) > 100
+    assert all(weaker)
 
 
 # --- fitting ---------------------------------------------------------------------------------

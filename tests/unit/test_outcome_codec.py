@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fallback.errors import Failure, Overloaded, RateLimited
 from fallback.types import Accept, CheckReport, Purpose, Reject, Remedy, Unjudged
-from router.outcome import Feedback, Mode, Outcome, RetainedText
+from router.outcome import Agreement, Feedback, Mode, Outcome, RetainedText
 from router.store import codec
-from router.store.attempts import decode_attempt, encode_attempt
+from router.store.attempts import decode_attempt, decode_attempts, encode_attempt, encode_attempts
 from tests.support import outcomes as make
 
 CANARY = "canary-7f3a"
@@ -140,6 +140,14 @@ def test_reply_costs_hold_what_the_checks_cost() -> None:
     attempt = replace(make.attempt(cost_usd=0.25), checks=(paid,))
     rows = codec.encode(make.outcome(attempts=[make.attempt(result=Overloaded()), attempt]))
     assert [(row["position"], row["tier"], row["cost_usd"]) for row in rows.reply_costs] == [(1, "haiku", 0.75)]
+
+
+def test_agreements_come_back_and_rows_from_before_there_were_any_can_be_read() -> None:
+    found = (Agreement(0, 1, 1.0, 1.0), Agreement(0, 2, 0.0, 0.25), Agreement(1, 2, 0.0, 0.5))
+    attempts = [make.attempt("haiku"), make.attempt("sonnet"), make.attempt("opus")]
+    rows = encode_attempts(attempts, found)
+    assert decode_attempts(json.loads(json.dumps(rows)))[1] == found
+    assert decode_attempts([encode_attempt(attempt) for attempt in attempts])[1] == ()
 
 
 def test_what_a_paid_check_did_comes_back_and_rows_from_before_there_were_any_can_be_read() -> None:
