@@ -7,7 +7,7 @@ PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -Iprotos --
 SEEDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test sim faults check lint types contracts stubs protos lock bench train clean
+.PHONY: help demo run test test-postgres sim faults check lint types contracts stubs protos lock bench train clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ sim: .venv/.dev ## the simulation: SEEDS=10000 histories of the whole service, e
 
 faults: .venv/.dev ## the reliability checks over the real process, about ten minutes; SCALE=10 for the long versions
 	@PYTHONPATH=bench:. $(BIN)/python -m bench.faults --write
+
+test-postgres: .venv/.dev ## the store's tests on PostgreSQL: TIERWISE_TEST_POSTGRES_DSN, else a server of its own
+	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest tests/contract/test_store.py tests/unit/test_store_postgres.py
 
 check: lint types contracts stubs ## what CI runs: lint, types, contracts, stubs, tests with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=

@@ -22,6 +22,7 @@ import grpc
 from overhead import request
 from processes import child
 
+from router.journal import Journal
 from router.store.sql import SqlStore
 from router.v1 import router_pb2_grpc
 
@@ -51,6 +52,17 @@ async def load_until_killed(port: int, kill: object, after_s: float) -> list[tup
     return replies
 
 
+def drain(store: SqlStore, folder: Path) -> int:
+    """Do what the next process would: bring what waits in the journal into the store. How many there were."""
+    journal = Journal(folder, max_bytes=1 << 30)
+    waiting = journal.depth
+    while group := journal.peek(64):
+        store.write(group)
+        journal.drop(len(group))
+    journal.close()
+    return waiting
+
+
 def measure(kills: int, seed: int) -> dict[str, object]:
     """The counts."""
     rng = random.Random(seed)
@@ -75,6 +87,7 @@ def measure(kills: int, seed: int) -> dict[str, object]:
                 with contextlib.suppress(Exception):
                     process.wait(5)
         store = SqlStore(url)
+        journalled = drain(store, Path(folder) / "outcomes.journal")
         stored = [recorded.outcome.request_id for recorded in store.read()]
         corrupt = store.corrupt_rows
         store.close()
@@ -86,6 +99,7 @@ def measure(kills: int, seed: int) -> dict[str, object]:
         "stored": len(stored),
         "lost": len(acknowledged - set(stored)),
         "unrecorded_replies": len(received) - len(acknowledged),
+        "waited_in_the_journal": journalled,
         "duplicates": len(stored) - len(set(stored)),
         "corrupt_rows": corrupt,
         "ready_s_max": round(max(ready_s), 2),

@@ -94,15 +94,22 @@ class Backlog:
             self._drain()
 
     async def close(self, timeout_s: float) -> None:
-        """Stop draining and let go of the files; what waits is for the next process. Idempotent."""
+        """Drain what a store that is well takes in that time, then let go of the files. Idempotent.
+
+        What waits still is for the next process.
+        """
         if self._closed:
             return
+        if self._journal.depth and not self._troubled:
+            self._drain()
         self._closed = True
+        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
         if self._drainer is not None:
+            if not self._troubled:
+                await asyncio.wait({self._drainer, timer}, return_when=asyncio.FIRST_COMPLETED)
             self._drainer.cancel()
             await asyncio.gather(self._drainer, return_exceptions=True)
         closing = asyncio.ensure_future(self._thread.call(self._journal.close))
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
         await asyncio.wait({closing, timer}, return_when=asyncio.FIRST_COMPLETED)
         for task in (closing, timer):
             task.cancel()
@@ -122,6 +129,8 @@ class Backlog:
         size = GROUP
         while self._drain_again:
             if self._troubled:
+                if self._closed:
+                    return  # no time to wait for it
                 await self._clock.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_LONGEST_S)
             self._drain_again = False

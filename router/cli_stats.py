@@ -7,8 +7,12 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from router.config_sections import StoreConfig
 
 _SQLITE = "sqlite:///"
 
@@ -22,15 +26,41 @@ def existing(url: str) -> str:
     return url
 
 
+def with_url(settings: StoreConfig, url: str) -> StoreConfig:
+    """The settings with another store's URL; ConfigError where it is none. Empty: as they are."""
+    from pydantic import ValidationError
+
+    from router.config import ConfigError
+
+    try:
+        return type(settings).model_validate({**settings.model_dump(), "url": url}) if url else settings
+    except ValidationError as error:
+        raise ConfigError(f"--store: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def journal_lines(folder: Path | None) -> list[str]:
+    """What there is to say of the journal; nothing where it is empty."""
+    from router.journal import survey
+
+    waiting = survey(folder) if folder is not None else None
+    if waiting is None or not waiting.size_bytes:
+        return []
+    lines = [f"{waiting.outcomes:,} outcomes ({waiting.size_bytes / 1e6:,.1f} MB) wait in {folder} for the store"]
+    lines += [f"{waiting.damaged:,} damaged stretches in {folder}"] if waiting.damaged else []
+    return lines
+
+
 @click.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The service's TOML file.")
 @click.option("--store", "url", default="", help="Store URL, over the configuration's own.")
 @click.option("--days", default=7.0, show_default=True, help="How far back to look.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> None:
+@click.option("--verify", is_flag=True, help="Also read every outcome of the period and count those that are damaged.")
+def stats(config_path: Path | None, url: str, days: float, *, as_json: bool, verify: bool) -> None:
     """Per workload: share resolved by tier, escalations and their break-even line, cost, saving, what audits found.
 
-    Below it, the alarms of drift that stand: which tier is suspended in which workload, and why.
+    Below it, the alarms of drift that stand: which tier is suspended in which workload, and why. What waits in the
+    journal of this host is said on standard error, and what --verify finds.
     """
     from router.alarms import standing_alarms
     from router.config import ConfigError, load_config
@@ -41,9 +71,16 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool) -> 
 
     try:
         config = load_config(config_path)
-        store = SqlStore(existing(url or config.store.url))
-        found = rows(store.stats(since_s=time.time() - days * 86_400), config.ladder)
+        settings = with_url(config.store, url)
+        for line in journal_lines(settings.journal_folder):
+            click.echo(f"tierwise: {line}", err=True)
+        store = SqlStore(existing(settings.url))
+        since_s = time.time() - days * 86_400
+        found = rows(store.stats(since_s=since_s), config.ladder)
         alarms = standing_alarms(store.alarms())
+        if verify:
+            sound = sum(1 for _ in store.read(since_s=since_s))
+            click.echo(f"tierwise: {sound:,} outcomes are sound, {store.corrupt_rows:,} damaged", err=True)
         store.close()
     except (ConfigError, StoreError) as error:
         click.echo(f"tierwise: {error}", err=True)

@@ -52,8 +52,8 @@ _SMALLEST_JOURNAL = 1 << 20
 
 
 def _store_url(value: str) -> str:
-    if not value.startswith(_SQLITE) or not value.removeprefix(_SQLITE):
-        raise ValueError("must be sqlite:///folder/file.db")
+    if not re.match(r"sqlite:///[^?]|postgresql://[^/]*/[^?]", value):
+        raise ValueError("must be sqlite:///folder/file.db or postgresql://user@host/database")
     return value
 
 

@@ -143,6 +143,12 @@ class Recorder:
         if self._backlog is not None and not self._closed:
             await self._backlog.recover()
 
+    def store_failed(self, code: str) -> None:
+        """The store was found in trouble: outcomes go to the journal until it is well."""
+        self._problem = code
+        if self._backlog is not None:
+            self._backlog.store_failed()
+
     async def close(self, timeout_s: float) -> int:
         """Take no more, write what is queued for at most `timeout_s`; how many were given up. Idempotent."""
         self._closed = True
@@ -192,7 +198,7 @@ class Recorder:
                 await self._wait_for_store(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_LONGEST_S)
             except Exception as error:  # noqa: BLE001 - the edge: a store's bug costs what it cannot take, no more
-                self._failed(type(error).__name__)
+                self.store_failed(type(error).__name__)
                 self._set_apart(size)
             else:
                 backoff_s = BACKOFF_FIRST_S
@@ -211,7 +217,7 @@ class Recorder:
             raise
         except StoreError as error:
             self._failed_batches += 1
-            self._failed(error.code)
+            self.store_failed(error.code)
             raise
         self._problem = ""
 
@@ -285,13 +291,8 @@ class Recorder:
                 if remaining_s > 0:
                     await self._clock.sleep(remaining_s)
                     continue
-                self._failed("slow")
+                self.store_failed("slow")
                 if self._backlog is not None:
                     self._backlog.slow()
                 entry.tell(on_disk=False)
             self._waiting.popleft()
-
-    def _failed(self, code: str) -> None:
-        self._problem = code
-        if self._backlog is not None:
-            self._backlog.store_failed()

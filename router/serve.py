@@ -60,7 +60,7 @@ class Service:
         self._uniform = random.Random().random  # noqa: S311 - jitter and exploration, not secrets
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.store: Store = SqlStore(config.store.url)
+        self.store: Store = SqlStore(config.store.url, patient=True)
         self.recorder = make_recorder(config.store, self.store, self._clock)
         self.telemetry = Telemetry.start(telemetry_settings(config))
         self.models = ModelSource(Path(config.model.directory), poll_s=config.model.poll_s, clock=self._clock)
@@ -285,7 +285,8 @@ class Service:
         try:
             self.experience.seed(await self.recorder.run(lambda store: store.stats(since_s=since_s)))
         except StoreError as error:
-            _log.warning("no past experience from the store: %s", error)
+            _log.error("the store cannot be used now: %s; outcomes wait until it can", error)
+            self.recorder.store_failed(error.code)
 
     async def _recover(self) -> None:
         """Drain the journal that an earlier process left, at start and again for those that end later."""

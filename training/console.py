@@ -103,6 +103,8 @@ def show_night(console: Console, night: Night) -> None:
     console.print(f"[bold {colour}]{escape(headline(night))}[/]{simulated}", highlight=False)
     for reason in night.reasons[1:] if night.result != "published" else night.reasons:
         console.print(f"  · {reason}", markup=False, highlight=False)
+    for what, count in night.data.skipped.items():
+        console.print(f"  · left out: {count:,} {what}", markup=False, highlight=False)
     if night.evaluation is not None and night.evaluation.results:
         table = Table("policy", "good replies", "cost per 1,000", "n", box=None, pad_edge=False)
         for each in night.evaluation.results:

@@ -115,9 +115,11 @@ def _read(
     tell.step("read outcomes")
     # Whole days, so that a second run a minute later reads the same requests.
     since_s = max(0.0, (now_s // _DAY_S - settings.window_days) * _DAY_S)
+    before = store.corrupt_rows
     data = read_dataset(
         store.read(since_s=since_s), ladder=settings.ladder, max_requests=settings.max_requests, progress=tell.count
     )
+    corrupt = store.corrupt_rows - before
     held_in, held_out = data.split(settings.held_out)
     fingerprint = data.fingerprint()
     times = [row.received_at_s for row in data.rows] or [now_s]
@@ -137,7 +139,7 @@ def _read(
             for tier in data.ladder
             if len((each := held_in.examples(tier)).row)
         },
-        skipped=data.skipped,
+        skipped={**data.skipped, **({"corrupt in the store": corrupt} if corrupt else {})},
         simulated=data.simulated,
         fingerprint=fingerprint,
     )

@@ -82,7 +82,6 @@ def _totals(since_s: float) -> Select[Any]:
         .select_from(outcome.outerjoin(feedback))
         .where(o.received_at_s >= since_s)
         .group_by(o.workload)
-        .order_by(o.workload)
     )
 
 
@@ -114,7 +113,7 @@ def _reply_means(connection: Connection, recent: ColumnElement[bool]) -> dict[st
     )
     found: dict[str, dict[str, ReplyMeans]] = defaultdict(dict)
     for workload, tier, *means in connection.execute(statement):
-        found[workload][tier] = ReplyMeans(*means)
+        found[workload][tier] = ReplyMeans(means[0], *map(float, means[1:]))
     return found
 
 
@@ -171,5 +170,6 @@ def stats(connection: Connection, since_s: float) -> list[WorkloadStats]:
             passages=passed.get(row["workload"], {}),
             audits=audited.get(row["workload"], ()),
         )
-        for row in connection.execute(_totals(since_s)).mappings()
+        # Sorted here, because databases sort words by their language.
+        for row in sorted(connection.execute(_totals(since_s)).mappings(), key=lambda row: str(row["workload"]))
     ]

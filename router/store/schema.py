@@ -37,12 +37,15 @@ class Bytes(LargeBinary):
         """Drivers give bytes as they are."""
 
 
+# Ids are compared byte by byte, whatever the database's language: order of id is order of time.
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+
 metadata = MetaData()
 
 outcome = Table(
     "outcome",
     metadata,
-    Column("request_id", Text, primary_key=True),
+    Column("request_id", Id, primary_key=True),
     Column("workload", Text, nullable=False),
     Column("received_at_s", Double, nullable=False),
     Column("duration_s", Double, nullable=False),
@@ -76,7 +79,7 @@ outcome = Table(
 reply_cost = Table(
     "reply_cost",
     metadata,
-    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Id, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
     Column("position", SmallInteger, primary_key=True),
     Column("tier", Text, nullable=False),
     Column("cost_usd", Double, nullable=False),  # with its checks
@@ -92,7 +95,7 @@ reply_cost = Table(
 retained_text = Table(
     "retained_text",
     metadata,
-    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Id, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
     Column("workload", Text, nullable=False),
     Column("received_at_s", Double, nullable=False),
     Column("checksum", BigInteger, nullable=False),
@@ -104,7 +107,7 @@ retained_text = Table(
 feedback = Table(
     "feedback",
     metadata,
-    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Id, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
     Column("good", SmallInteger, nullable=False),
     Column("sufficient_tier", Text, nullable=False),
     Column("score", Double),
@@ -117,7 +120,7 @@ feedback = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("request_id", Text, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Id, ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
     Column("tier", Text, primary_key=True),
     Column("workload", Text, nullable=False),
     Column("accepted", SmallInteger, nullable=False),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, Table, and_, delete, make_url, select, text, update
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, and_, delete, make_url, select, text, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from router.alarms import Alarm
 from router.outcome import Audit, Feedback, Outcome
@@ -24,65 +25,55 @@ from router.store import (
     queries,
     sqlite,
 )
-from router.store.inserts import Insert
+from router.store.backend import Backend
 from router.store.schema import HEAD, alarm, audit, feedback, outcome, reply_cost, retained_text
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
 DELETE_CHUNK = 200  # retained texts deleted in one transaction: writers wait for no more than that
+_FOR_GOOD: Final = ("url", "path", "schema")  # what trying again does not help
 
 
-class Backend(Protocol):
-    """What a database's own module gives."""
+def backend_of(name: str) -> Backend:
+    """The module of a database, imported only where it is used. KeyError for one that there is not."""
+    match name:
+        case "sqlite":
+            return sqlite
+        case "postgresql":
+            from router.store import postgres
 
-    @property
-    def DriverError(self) -> type[Exception]:  # noqa: N802 - a class, named as one
-        """The base of what its driver raises."""
-
-    @property
-    def insert(self) -> Callable[[Table], Any]:
-        """SQLAlchemy's insert for this dialect, the one with `on_conflict_do_nothing`."""
-
-    def open_engine(self, url: URL) -> Engine:
-        """An engine whose transactions with the option `writes` wait for their turn to write."""
-
-    def upkeep(self, engine: Engine) -> None:
-        """Do beside the writes what one of them would have to stop for otherwise."""
-
-    def scrub(self, engine: Engine) -> None:
-        """Remove what deleted rows left behind in the database's files."""
-
-    def error_code(self, error: BaseException | None) -> str:
-        """A short word for a driver's error."""
-
-
-_BACKENDS: Mapping[str, Backend] = {"sqlite": sqlite}
+            return postgres
+        case _:
+            raise KeyError(name)
 
 
 class SqlStore:
     """Outcomes in an SQL database; meets `router.store.Store`.
 
-    `url` is SQLAlchemy's: `sqlite:///relative.db`, `sqlite:////absolute.db`. Opening makes the schema
-    or brings it to head. Raises StoreError where that cannot be done, naming the path or setting.
+    `url` is `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://user@host/database`. Opening makes
+    the schema or brings it to head. Raises StoreError where that cannot be done, naming the path or setting; a
+    `patient` one, only where trying again would not help: else the first call that finds it well does it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patient: bool = False) -> None:
         try:
             parsed = make_url(url)
-            self._backend = _BACKENDS[parsed.get_backend_name()]
+            self._backend = backend_of(parsed.get_backend_name())
         except (ArgumentError, KeyError):
-            raise StoreError("url", f"expected one of {', '.join(f'{name}:///…' for name in _BACKENDS)}") from None
+            raise StoreError("url", "expected sqlite:///… or postgresql://…") from None
         self._engine = self._backend.open_engine(parsed)
         self._writes = self._engine.execution_options(writes=True)
         self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit, self._insert_alarm = (
-            Insert(self._backend.insert(table).on_conflict_do_nothing(), self._engine)
-            for table in (outcome, reply_cost, retained_text, audit, alarm)
+            self._backend.insert(table, self._engine) for table in (outcome, reply_cost, retained_text, audit, alarm)
         )
         self._corrupt_rows = 0
+        self._at_head = False
         try:
-            self._migrate()
-        except StoreError:
-            self.close()
-            raise
+            with self._errors():
+                pass
+        except StoreError as error:
+            if not patient or error.code in _FOR_GOOD:
+                self.close()
+                raise
 
     @property
     def corrupt_rows(self) -> int:
@@ -128,6 +119,8 @@ class SqlStore:
         """Commit a judgement of an outcome received at most `window_s` before it. Raises StoreError."""
         with self._errors():
             row = codec.encode_feedback(feedback_)
+            if "\x00" in feedback_.request_id:
+                return FeedbackStatus.UNKNOWN  # not every database can look for it
             with self._writes.begin() as connection:
                 known = connection.execute(queries.ABOUT_OUTCOME, {"id": feedback_.request_id}).one_or_none()
                 if known is None:
@@ -260,33 +253,48 @@ class SqlStore:
 
     def close(self) -> None:
         """Close every connection; idempotent."""
-        with self._errors():
+        with self._translated():
             self._engine.dispose()
 
     def _migrate(self) -> None:
         """Bring the schema to head; one cheap query when it is there."""
-        with self._errors():
-            try:
-                with self._engine.connect() as connection:
-                    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            except DBAPIError:
-                version = None  # no such table: a new database, or one that the migration will find broken
-            if version == HEAD:
-                return
+        try:
+            with self._engine.connect() as connection:
+                version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except DBAPIError:
+            version = None  # no such table: a new database, or one that the migration will find broken
+        if version != HEAD:
             from router.store.migrate import upgrade
 
             with self._writes.begin() as connection:
+                self._backend.lock_schema(connection)
                 upgrade(connection)
+        self._at_head = True
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """The store, with its schema at head, and what goes wrong as StoreError."""
+        try:
+            with self._translated():
+                if not self._at_head:
+                    self._migrate()
+                yield
+        except StoreError as error:
+            if self._backend.reopen(error.code):
+                self._at_head = False
+                self._engine.dispose()
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         """SQLAlchemy's and the driver's errors as StoreError: a code, nothing of the data."""
         try:
             yield
-        except (DataError, IntegrityError) as error:
-            raise Unstorable(self._backend.error_code(error.orig)) from None
         except DBAPIError as error:
-            raise StoreError(self._backend.error_code(error.orig)) from None
+            kind = Unstorable if self._backend.unstorable(error.orig) else StoreError
+            raise kind(self._backend.error_code(error.orig)) from None
+        except PoolTimeout:
+            raise StoreError("busy") from None
         except SQLAlchemyError as error:
             raise StoreError(type(error).__name__.lower()) from None
         except self._backend.DriverError as error:

@@ -11,11 +11,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects.sqlite import insert as _insert
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from router.store import StoreError
+from router.store.backend import Insert
+from router.store.inserts import Insert as CompiledInsert
 
 BUSY_TIMEOUT_MS = 2_000  # how long a writer waits for another process's transaction
 SCRUB_TIMEOUT_MS = 100  # how long writers may wait behind a checkpoint that waits for readers
@@ -42,8 +44,13 @@ def open_engine(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise StoreError("path", "a file is needed: sqlite:///folder/file.db")
     _make_file(path)
+
+    def remake(*_: Any) -> None:
+        _make_file(path)  # the operator may have moved a damaged one away
+
     # hide_parameters: no row in an exception. The pool is per process; a store has three threads at most.
     engine = create_engine(url, hide_parameters=True, pool_size=4, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "do_connect", remake)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
     return engine
@@ -113,6 +120,23 @@ def error_code(error: BaseException | None) -> str:
     return str(name or type(error).__name__).removeprefix("SQLITE_").lower()
 
 
-DriverError = sqlite3.Error
+def unstorable(error: BaseException | None) -> bool:
+    """Whether it is the value's fault."""
+    return isinstance(error, sqlite3.DataError | sqlite3.IntegrityError)
 
-__all__ = ["DriverError", "error_code", "insert", "open_engine", "scrub", "upkeep"]
+
+def reopen(code: str) -> bool:
+    """Whether the file may be another one by the next try: one that cannot be read is to be moved away."""
+    return code.startswith(("corrupt", "notadb", "ioerr", "cantopen", "readonly"))
+
+
+def lock_schema(_connection: Connection) -> None:
+    """A transaction that writes has the lock already."""
+
+
+def insert(table: Table, engine: Engine) -> Insert:
+    """What inserts the rows that are not there."""
+    return CompiledInsert(_insert(table).on_conflict_do_nothing(), engine)
+
+
+DriverError = sqlite3.Error

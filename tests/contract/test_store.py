@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +21,38 @@ from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Mode, Out
 from router.store import FeedbackStatus, Store, StoreError, Unstorable, sql
 from router.store.sql import SqlStore
 from tests.support import outcomes as make
+from tests.support import postgres
 
 Open = Callable[[], Store]  # each call opens the same place again
+
+
+class OnPostgres:
+    """One database for all tests of this process; a folder that was not seen before finds it empty."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._url = ""
+        self._folder: Path | None = None
+
+    def __call__(self, folder: Path) -> Store:
+        if not postgres.dsn():
+            pytest.skip(f"no PostgreSQL: make test-postgres, or {postgres.VARIABLE}")
+        if not self._url:
+            self._url = self._stack.enter_context(postgres.database(f"tierwise_test_{os.getpid()}"))
+            atexit.register(self._stack.close)
+        store = SqlStore(self._url)
+        if folder != self._folder:
+            self._folder = folder
+            with store._writes.begin() as connection:
+                connection.exec_driver_sql("TRUNCATE outcome CASCADE")
+        return store
+
+
 STORES: dict[str, Callable[[Path], Store]] = {
     "sqlite": lambda folder: SqlStore(f"sqlite:///{folder}/outcomes.db"),
+    "postgresql": OnPostgres(),
 }
+EVERY_STORE = pytest.mark.parametrize("kind", STORES)
 
 
 @pytest.fixture(params=STORES)
@@ -50,18 +80,18 @@ def stored(store: Store, **bounds: float) -> list[Outcome]:
 # --- writing and reading ---------------------------------------------------------------------
 
 
+@EVERY_STORE
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(make.outcomes(), max_size=4, unique_by=lambda outcome: outcome.request_id))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, batch: list[Outcome]) -> None:
-    for open_store in STORES.values():
-        store = open_store(tmp_path_factory.mktemp("store"))
-        try:
-            store.write(batch)
-            expected = sorted((make.comparable(one) for one in batch), key=lambda one: one.request_id)
-            assert stored(store) == expected
-            assert store.corrupt_rows == 0
-        finally:
-            store.close()
+def test_what_is_written_is_read(kind: str, tmp_path_factory: pytest.TempPathFactory, batch: list[Outcome]) -> None:
+    store = STORES[kind](tmp_path_factory.mktemp("store"))
+    try:
+        store.write(batch)
+        expected = sorted((make.comparable(one) for one in batch), key=lambda one: one.request_id)
+        assert stored(store) == expected
+        assert store.corrupt_rows == 0
+    finally:
+        store.close()
 
 
 def test_reply_content_is_not_kept(store: Store) -> None:
@@ -182,20 +212,22 @@ def test_feedback_that_cannot_be_stored_says_so(store: Store) -> None:
 # --- audits ----------------------------------------------------------------------------------
 
 
+@EVERY_STORE
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=st.lists(make.audits, max_size=4, unique_by=lambda one: (one.request_id, one.tier)))
-def test_audits_are_read_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, made: list[Audit]) -> None:
-    for open_store in STORES.values():
-        store = open_store(tmp_path_factory.mktemp("store"))
-        try:
-            ids = {one.request_id for one in made}
-            store.write([replace(make.outcome(1), request_id=one) for one in ids])
-            store.write_audits(made)
-            found = [one for recorded in store.read() for one in recorded.audits]
-            assert found == sorted(made, key=lambda one: (one.request_id, one.tier))
-            assert store.corrupt_rows == 0
-        finally:
-            store.close()
+def test_audits_are_read_as_they_were_written(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, made: list[Audit]
+) -> None:
+    store = STORES[kind](tmp_path_factory.mktemp("store"))
+    try:
+        ids = {one.request_id for one in made}
+        store.write([replace(make.outcome(1), request_id=one) for one in ids])
+        store.write_audits(made)
+        found = [one for recorded in store.read() for one in recorded.audits]
+        assert found == sorted(made, key=lambda one: (one.request_id, one.tier))
+        assert store.corrupt_rows == 0
+    finally:
+        store.close()
 
 
 def test_alarms_are_read_in_the_order_in_which_they_happened(store: Store) -> None:

@@ -6,13 +6,18 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fallback.emulator.static import StaticSource
+from router.journal import Journal
+from router.store.sql import SqlStore
+from tests.support import outcomes as make
 from tests.support.service import running
 
 ENVIRON = {key: value for key, value in os.environ.items() if key != "ANTHROPIC_API_KEY"}
@@ -92,6 +97,27 @@ async def test_stats_show_what_was_recorded(tmp_path: Any) -> None:
         code, out, _ = await tierwise("stats", "--store", service.store_url)
         assert code == 0
         assert "triage" in out
+
+
+async def test_stats_tell_what_waits_in_the_journal_and_what_is_damaged(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/outcomes.db"
+    store = SqlStore(url)
+    store.write([make.outcome(n, received_at_s=time.time()) for n in range(1, 6)])
+    store.close()
+    journal = Journal(tmp_path / "outcomes.journal", max_bytes=1 << 20)
+    journal.write([make.outcome(n) for n in (7, 8)])
+    with sqlite3.connect(tmp_path / "outcomes.db") as connection:
+        connection.execute("UPDATE outcome SET cost_usd = 9 WHERE request_id = ?", [make.request_id(2)])
+    connection.close()
+    code, out, err = await tierwise("stats", "--store", url, "--json", "--verify")
+    assert (code, json.loads(out)[0]["requests"]) == (0, 5)
+    assert "2 outcomes (0.0 MB) wait in" in err
+    assert "4 outcomes are sound, 1 damaged" in err
+    code, _, err = await tierwise("stats", "--store", "mysql://host/db")
+    assert (code, err) == (
+        2,
+        "tierwise: --store: must be sqlite:///folder/file.db or postgresql://user@host/database\n",
+    )
 
 
 async def test_stats_of_a_store_that_is_not_there_create_nothing(tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -76,4 +77,18 @@ async def test_what_a_service_left_in_its_journal_is_drained_by_the_next(tmp_pat
     locker.close()
     async with running(tmp_path) as service:
         await until(lambda: len(service.outcomes()) == 5)
+        assert {one.outcome.request_id for one in service.outcomes()} == {one.request_id for one in replies}
+
+
+async def test_a_damaged_file_does_not_stop_the_start_and_is_got_over_once_it_is_moved_away(tmp_path: Any) -> None:
+    path = Path(tmp_path) / "outcomes.db"
+    path.write_bytes(b"not a database at all " * 500)
+    async with running(tmp_path) as service:
+        assert await store_health(service) == NOT_SERVING
+        replies = [await service.router.Complete(text_request()) for _ in range(5)]
+        assert all(reply.recorded for reply in replies)
+        assert path.read_bytes().startswith(b"not a database")  # it is the operator's
+        path.rename(path.with_name("damaged.db"))
+        await until(lambda: service.service.recorder.healthy and not service.service.recorder.behind)
+        assert await store_health(service) == SERVING
         assert {one.outcome.request_id for one in service.outcomes()} == {one.request_id for one in replies}

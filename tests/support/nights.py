@@ -123,6 +123,8 @@ def _encoded_reply(workload: str, level: int, filler: str, *, rejected: bool) ->
 class Log:
     """Meets `Store` as far as a night reads it."""
 
+    corrupt_rows = 0
+
     def __init__(self, records: Sequence[Recorded], raised: Sequence[Alarm] = ()) -> None:
         self.records = list(records)
         self.workloads: list[WorkloadStats] = []

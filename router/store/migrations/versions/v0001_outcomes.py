@@ -10,12 +10,14 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Make the tables."""
     op.create_table(
         "outcome",
-        sa.Column("request_id", sa.Text, primary_key=True),
+        sa.Column("request_id", _ID, primary_key=True),
         sa.Column("workload", sa.Text, nullable=False),
         sa.Column("received_at_s", sa.Double, nullable=False),
         sa.Column("duration_s", sa.Double, nullable=False),
@@ -45,7 +47,7 @@ def upgrade() -> None:
     op.create_index("outcome_received", "outcome", ["received_at_s"])
     op.create_table(
         "reply_cost",
-        sa.Column("request_id", sa.Text, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("request_id", _ID, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
         sa.Column("position", sa.SmallInteger, primary_key=True),
         sa.Column("tier", sa.Text, nullable=False),
         sa.Column("cost_usd", sa.Double, nullable=False),
@@ -53,7 +55,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "retained_text",
-        sa.Column("request_id", sa.Text, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("request_id", _ID, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
         sa.Column("workload", sa.Text, nullable=False),
         sa.Column("received_at_s", sa.Double, nullable=False),
         sa.Column("checksum", sa.BigInteger, nullable=False),
@@ -63,7 +65,7 @@ def upgrade() -> None:
     op.create_index("retained_text_age", "retained_text", ["workload", "received_at_s"])
     op.create_table(
         "feedback",
-        sa.Column("request_id", sa.Text, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("request_id", _ID, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
         sa.Column("good", sa.SmallInteger, nullable=False),
         sa.Column("sufficient_tier", sa.Text, nullable=False),
         sa.Column("score", sa.Double),

@@ -10,12 +10,14 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+_ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Make the table."""
     op.create_table(
         "audit",
-        sa.Column("request_id", sa.Text, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("request_id", _ID, sa.ForeignKey("outcome.request_id", ondelete="CASCADE"), primary_key=True),
         sa.Column("tier", sa.Text, primary_key=True),
         sa.Column("workload", sa.Text, nullable=False),
         sa.Column("accepted", sa.SmallInteger, nullable=False),
