@@ -44,7 +44,7 @@ class OnPostgres:
         if folder != self._folder:
             self._folder = folder
             with store._writes.begin() as connection:
-                connection.exec_driver_sql("TRUNCATE outcome CASCADE")
+                connection.exec_driver_sql("TRUNCATE outcome, alarm CASCADE")
         return store
 
 
