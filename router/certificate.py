@@ -31,8 +31,8 @@ class State(StrEnum):
 class Threshold:
     """A tested threshold on P(good). `bound` is the upper bound of P(bad | accepted) at it, from `bad` of `n`.
 
-    Without a certificate `value` is 0, `n` the evidence there was, `bound` that for accepting everything, and
-    `needed` the evidence with which a faultless record passes.
+    Without a certificate `value` is 0, `n` the evidence there was, `bound` that for accepting everything. `needed` is
+    the evidence with which a faultless record passes; where nothing is certified yet, one that goes on as it is.
     """
 
     state: State

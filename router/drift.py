@@ -96,24 +96,28 @@ class Drift:
     # --- what is seen ------------------------------------------------------------------------
 
     def use(self, model: RouterModel | None) -> None:
-        """Another model serves: every stream begins anew, and alarms that it answers are cleared."""
+        """Another version serves: alarms that it answers are cleared; with other weights every stream begins anew."""
         if model is self._model:
             return
+        anew = model is None or self._model is None or _weights(model.version) != _weights(self._model.version)
         self._model = model
-        self._awaited.clear()
+        if anew:
+            self._awaited.clear()
         for workload, tiers in self._workloads.items():
             for tier, watched in tiers.items():
-                watched.detectors.clear()
+                if anew:
+                    watched.detectors.clear()
                 for stream, alarm in list(watched.alarms.items()):
                     if model is not None and _answered(alarm, model, workload, tier):
+                        watched.detectors.pop(stream, None)
                         self._clear(watched, stream, alarm)
-                    else:
+                    elif anew:
                         self._detector(workload, tier, stream).alarm()
 
     def observe(self, outcome: Outcome) -> None:
         """One finished request."""
         decision, model = outcome.decision, self._model
-        if model is None or decision.model_version != model.version:
+        if model is None or _weights(decision.model_version) != _weights(model.version):
             return
         for attempt in outcome.attempts:
             if isinstance(attempt.result, Reply):
@@ -137,7 +141,7 @@ class Drift:
     def judged(self, request_id: str, *, good: bool, at_s: float) -> None:
         """An accepted reply was judged, by feedback or an audit; an id not awaited says nothing here."""
         awaited = self._awaited.pop(request_id, None)
-        if awaited is not None and self._model is not None and awaited.model_version == self._model.version:
+        if awaited is not None and self._model is not None:
             where = Alarm(awaited.workload, awaited.tier, Stream.TRUTH, at_s, request_id, awaited.model_version)
             self._count(where, float(not good), awaited.expected)
 
@@ -213,6 +217,11 @@ class Drift:
         if len(self._workloads) > self._max_workloads:
             self._workloads.popitem(last=False)
         return tiers.setdefault(tier, _Watched())
+
+
+def _weights(version: str) -> str:
+    """What names the weights of a version: certifying them anew appends `.c` and a digest."""
+    return version.partition(".c")[0]
 
 
 def _answered(alarm: Alarm, model: RouterModel, workload: str, tier: str) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 _RISES = (1.5, 2.5, 4.0)
 _FALLS = (0.7, 0.45, 0.2)
-_LEAST, _MOST = 0.002, 0.98  # what may be expected
+_LEAST, _MOST = 0.01, 0.98  # what may be expected
 _FLOOR = 1e-3
 
 

@@ -10,7 +10,8 @@ P(Bin(n, α) ≤ b) is an exact p-value: rejecting at level ε is the same as th
 the grid is tested by the fallback procedure (Wiens & Dmitrienko 2005), strictest first: δ is spread evenly over a few
 fixed starts, and a threshold that passes hands its level on to the next. This is fixed-sequence testing from
 several starts; the probability of one wrongly passed threshold is at most δ whatever the dependence. The loosest
-threshold that passes is taken, since all that passed hold at once.
+threshold that passes is taken, since all that passed hold at once. Where none passes although some has enough
+examples and a smaller share of bad ones than α, more examples may do: that is not called infeasible.
 
 **Weights.** An example stands for as many requests as its weight says (inverse propensities). A bound for weighted
 binomials would need a variance that is not known, so the examples are brought to equal weight first: each is kept with
@@ -40,6 +41,7 @@ GRID = (
     0.50, 0.40, 0.30, 0.0,
 )  # fmt: skip
 STARTS = frozenset((0.97, 0.92, 0.82, 0.60))
+_MOST_EXAMPLES = 1_000_000
 
 
 def certify(score: Array, bad: Array, weight: Array, *, alpha: float, delta: float, seed: int = 0) -> Threshold:
@@ -65,8 +67,27 @@ def certify(score: Array, bad: Array, weight: Array, *, alpha: float, delta: flo
     if passed is not None:
         return passed
     n, b = len(score), int(bad.sum())
-    state = State.INFEASIBLE if n >= needed else State.NOT_CERTIFIED
-    return Threshold(state, 0.0, n, b, needed, upper_bound(b, n, delta))
+    enough = _enough(score, bad, alpha, delta / len(STARTS))
+    state = State.INFEASIBLE if enough is None else State.NOT_CERTIFIED
+    return Threshold(state, 0.0, n, b, needed if enough is None else enough, upper_bound(b, n, delta))
+
+
+def _enough(score: Array, bad: Array, alpha: float, level: float) -> int | None:
+    """How many examples like these would let a threshold pass; None where no threshold looks as if it could."""
+    needed = examples_needed(alpha, level)
+    if len(score) < needed:
+        return needed
+    wanted: list[float] = []
+    for value in GRID:
+        above = score >= value
+        n, share = int(above.sum()), float(bad[above].mean()) if above.any() else 1.0
+        if n < needed or share >= alpha:
+            continue
+        more = needed
+        while more < _MOST_EXAMPLES and float(bdtr(math.floor(share * more), more, alpha)) > level:
+            more = math.ceil(more * 1.05)
+        wanted.append(more * len(score) / n)
+    return math.ceil(max(min(wanted), len(score) + 1)) if wanted else None
 
 
 def equally_weighted(weight: Array, seed: int) -> NDArray[np.bool_]:

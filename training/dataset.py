@@ -177,6 +177,7 @@ def _row(record: Recorded, features: Features, ladder: tuple[str, ...], skipped:
         },
         audit_replies=dict(_audit_replies(record, skipped)),
         agree=dict(_agree(outcome)),
+        regime=outcome.decision.model_version,
     )
 
 

@@ -5,7 +5,9 @@ request by request by the code that serves, would hand over as accepted, explora
 reply of which the truth is known, from feedback or an audit; a check's verdict is no truth.
 
 - A request counts where it started as the policy would have started it, with the inverse of that start's logged
-  propensity; where the policy would have gone on after a reply and the log went elsewhere, it is left out.
+  propensity. What one model version decided is a sample of its own of the same requests, so weights are brought to
+  one scale within each: else a version that hardly ever took that start would outweigh the others. Where the policy
+  would have gone on after a reply and the log went elsewhere, the request is left out.
 - *Replies that were handed over*: the judged ones stand for all, as `training.labels` says.
 - *Replies that were sent on* to a higher tier although this policy would keep them: audits stand for them, where
   there are at least 20; else each one that nobody judged counts as bad. A threshold can therefore not be
@@ -39,7 +41,7 @@ Array = NDArray[np.float64]
 Cell = tuple[str, str]  # workload, tier
 
 _ENOUGH = 30  # observations before a ratio is believed
-_MOST_OFF = 5.0
+_MOST_OFF = 20.0
 _Z = 1.64
 
 
@@ -53,6 +55,7 @@ class Kept:
     judged: float
     handed_over: bool
     start_weight: float
+    regime: str
     first: bool
     received_at_s: float
 
@@ -91,7 +94,7 @@ def gather(policy: Served, rows: Sequence[Row], *, since_s: Mapping[Cell, float]
             stale = current[step.endpoint, step.tier] != step.model
             stale |= row.received_at_s < since_s.get((row.workload, step.tier), 0.0)
             if step.rejected == "paid" and number == 0 and not stale:
-                cell.paid_rejected.append((before.get(step.tier, 0.0), 1.0 / row.propensity))
+                cell.paid_rejected.append((before.get(step.tier, 0.0), 1.0))  # the weight of the heaviest
             if step.ends:
                 break
             replies.append(replace(step, rejected="") if step.rejected == "learned" else step)
@@ -206,6 +209,7 @@ def _kept(row: Row, step: Step, score: float, before: Mapping[str, float], *, fi
         judged=judged,
         handed_over=handed_over,
         start_weight=1.0 / row.propensity,
+        regime=row.regime,
         first=first,
         received_at_s=row.received_at_s,
     )
@@ -213,6 +217,10 @@ def _kept(row: Row, step: Step, score: float, before: Mapping[str, float], *, fi
 
 def _weighed(kept: Sequence[Kept]) -> list[tuple[Kept, bool, float]]:
     """(reply, bad, weight) of those that count, the judged ones standing for those they speak for."""
+    heaviest: defaultdict[str, float] = defaultdict(float)
+    for each in kept:
+        heaviest[each.regime] = max(heaviest[each.regime], each.start_weight)
+    kept = [replace(each, start_weight=each.start_weight / heaviest[each.regime]) for each in kept]
     found = []
     for handed_over in (True, False):
         those = [each for each in kept if each.handed_over is handed_over]

@@ -66,6 +66,7 @@ class Row:
     for them or paid for them. `agree`: by (earlier tier, later tier), whether their last replies give the same
     answer (0 or 1) and how alike the two are; without those of which nothing was recorded.
     `delay`: the expected time of one reply, by tier, as it was logged.
+    `regime`: the model version that decided, empty for the static plans.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class Row:
     audit_replies: Mapping[str, Features] = field(default_factory=dict)
     delay: Mapping[str, Delay] = field(default_factory=dict)
     agree: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    regime: str = ""
 
     @property
     def propensity(self) -> float:

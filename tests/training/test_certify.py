@@ -98,7 +98,8 @@ def test_more_evidence_certifies_more() -> None:
     shares = []
     for n in (200, 800, 3_200):
         found = [certify(*WORLD.draw(n, rng), np.ones(n), alpha=0.06, delta=0.05) for _ in range(100)]
-        shares.append(float(np.mean([np.mean(WORLD.population >= f.at_least) for f in found])))
+        accepted = [np.mean(WORLD.population >= f.value) if f.state is State.CERTIFIED else 0.0 for f in found]
+        shares.append(float(np.mean(accepted)))
     assert shares == sorted(shares)
     assert shares[-1] > shares[0]
 
@@ -120,6 +121,16 @@ def test_bad_replies_of_every_score_are_infeasible() -> None:
     assert found.state is State.INFEASIBLE
     assert found.at_least == float("inf")
     assert 0.25 < found.bound < 0.28
+
+
+def test_a_record_that_is_good_but_too_short_says_how_long_it_has_to_be() -> None:
+    bad = np.zeros(120)
+    bad[:3] = 1.0  # 2.5 %: good enough, if it goes on like that
+    found = certify(np.full(120, 0.99), bad, np.ones(120), alpha=0.05, delta=0.05)
+    assert found.state is State.NOT_CERTIFIED
+    assert 250 < found.needed < 600
+    longer = np.tile(bad, 5)
+    assert certify(np.full(600, 0.99), longer, np.ones(600), alpha=0.05, delta=0.05).state is State.CERTIFIED
 
 
 def test_without_examples_nothing_is_certified() -> None:

@@ -94,7 +94,14 @@ def test_judged_ones_stand_for_those_that_nobody_judged() -> None:
 
 def test_a_start_counts_by_the_inverse_of_its_propensity_and_another_start_not_at_all() -> None:
     rows = [row(1, labels={"haiku": GOOD}, propensity=0.5), row(2, step("sonnet"), start="sonnet")]
-    assert accept(rows) == ([0.8], [0.0], [2.0])
+    assert accept(rows) == ([0.8], [0.0], [1.0])
+    rows.append(row(3, step(p_good=0.9), labels={"haiku": BAD}, propensity=0.25))
+    assert accept(rows) == ([0.8, 0.9], [0.0, 1.0], [0.5, 1.0])
+
+
+def test_each_model_version_is_a_sample_of_its_own() -> None:
+    seldom = replace(row(2, step(p_good=0.9), labels={"haiku": BAD}, propensity=0.01), regime="v2")
+    assert accept([row(1, labels={"haiku": GOOD}, propensity=0.5), seldom]) == ([0.8, 0.9], [0.0, 1.0], [1.0, 1.0])
 
 
 def sent_on(n: int, p_good: float = 0.8, **how: Any) -> Row:

@@ -213,6 +213,14 @@ def test_a_certificate_made_of_newer_outcomes_ends_it(tier: object, *, ended: bo
     assert watch.told[-1].cleared is ended
 
 
+def test_certifying_the_same_weights_anew_forgets_nothing() -> None:
+    watch = Watch()
+    for n in range(60):
+        watch.drift.use(replace(MODEL, version=f"v1.c{n}"))
+        watch.reject(5, 0.35, version=f"v1.c{n}")  # type: ignore[arg-type]
+    assert watch.suspended() == {"haiku"}
+
+
 def test_where_nothing_is_promised_a_model_that_learned_from_it_ends_it() -> None:
     for until, ended in ((make.request_id(1), False), (make.request_id(10_000), True)):
         watch = Watch(replace(MODEL, certificates={}))
