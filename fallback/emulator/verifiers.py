@@ -1,11 +1,12 @@
 """What a service team would check of its own workload, as entry points: `fallback.emulator.verifiers:order_extraction`.
 
-They recompute and validate what a reply shows. None knows the answer, so each misses something.
+They recompute and validate what a reply shows. None knows the answer, so each misses something. `gold` alone knows
+it: what a team's slow or human review would say, for audits.
 """
 
 from __future__ import annotations
 
-from fallback.emulator.workloads import arithmetic, dates, extraction, programs, triage
+from fallback.emulator.workloads import arithmetic, dates, extraction, grade, programs, recognise, triage
 from fallback.emulator.workloads.base import unfold
 from fallback.types import Reply, Request, TextBlock
 
@@ -33,6 +34,12 @@ def ticket_triage(request: Request, reply: Reply) -> bool:
 def date_reasoning(request: Request, reply: Reply) -> bool:
     """The result parses, and the steps shown join up."""
     return dates.verify(_prompt(request), unfold(reply.text))
+
+
+def gold(request: Request, reply: Reply) -> bool:
+    """Right by the simulated workload's own answer; a prompt of no workload is never right."""
+    case = recognise(_prompt(request))
+    return case is not None and grade(case, reply.text)
 
 
 def _prompt(request: Request) -> str:

@@ -10,8 +10,12 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
+from fallback.emulator.simulated import SimulatedSource
+from fallback.emulator.workloads import WORKLOADS, grade
+from fallback.emulator.workloads.triage import LABELS
 from router.cli import main
 from router.outcome import Audit, AuditMethod, AuditVerdict
+from router.rates import false_accept
 from router.v1 import feedback_pb2
 from tests.service.test_complete import until
 from tests.support import fakes
@@ -293,3 +297,23 @@ async def test_the_statistics_say_how_often_an_accepted_reply_was_bad(tmp_path: 
     assert 0 < rate["low"] < 0.25 < rate["high"] < 1
     assert row["audit_cost_usd"] == pytest.approx(sum(audit.cost_usd for audit in found))
     assert row["cost_per_request_usd"] == pytest.approx(sum(one.outcome.cost_usd for one in service.outcomes()) / 4)
+
+
+async def test_the_rate_is_the_truth_of_simulated_tickets_whose_label_check_misses_wrong_labels(tmp_path: Any) -> None:
+    gold = {"entry_point": "fallback.emulator.verifiers:gold"}
+    labels = {"check": "labels", "labels": list(LABELS)}
+    policies = {"ticket-triage": {**ALL, "checks": [labels], "audit_verifier": gold}}
+    cases = [WORKLOADS["ticket-triage"].case(3, index) for index in range(60)]
+    async with running(tmp_path, source=SimulatedSource(seed=1), workloads=policies) as service:
+        bad = 0
+        for case in cases:
+            response = await service.router.Complete(text_request(case.prompt, workload=case.workload))
+            assert (response.tier, response.accepted) == ("haiku", True)
+            bad += not grade(case, response.content[0].text.text)
+        await settled(service, 60)
+        calls_are_accounted_for(service)
+        [stats] = await service.service.recorder.run(lambda store: store.stats())
+    rate = false_accept(stats.audits)
+    assert (rate.bad, rate.n, rate.undetermined) == (bad, 60, 0)
+    assert 0 < bad < 60
+    assert rate.low < bad / 60 < rate.high
