@@ -28,6 +28,7 @@ from training.cli_shared import (
     registry_of,
     store_url,
 )
+from training.cli_tune import tune
 
 __all__ = ["FAILED", "LOCK_HELD", "PUBLISHED", "REFUSED", "main"]
 
@@ -202,4 +203,5 @@ def benchmark(
 
 
 main.add_command(certify)
+main.add_command(tune)
 main.add_command(checks)

@@ -90,6 +90,10 @@ class Served:
         """The same model with these certificates, as this version."""
         return Served(replace(self.model, certificates=certificates, version=version), self._terms, self._means)
 
+    def terms(self, workload: str) -> Terms:
+        """What the configuration says of the workload."""
+        return self._terms(workload)
+
     def allowed(self, workload: str) -> tuple[str, ...]:
         """The tiers that may answer, cheapest first."""
         return self._terms(workload).allowed

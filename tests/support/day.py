@@ -45,7 +45,7 @@ P_BAD = {"haiku": (0.005, 0.25), "sonnet": (0.005, 0.05), "opus": (0.005, 0.02)}
 WORSE = 0.25  # what the update adds to haiku's
 REPORTED, DELAY_S = 0.5, 1_800.0
 DAY_S = 86_400.0
-CERTIFY_EVERY_S = 2 * 3_600.0
+CERTIFY_EVERY_S = 4 * 3_600.0
 _WORDS = ("easy", "plain", "fair", "tricky", "thorny", "knotty", "gnarly", "brutal", "vicious", "deadly")
 _TOPICS = ("refund", "invoice", "parcel", "password", "tariff", "contract", "branch", "card", "order", "address")
 
