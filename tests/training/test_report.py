@@ -9,6 +9,7 @@ import pytest
 
 from router.outcome import AuditMethod, AuditVerdict
 from router.store import AuditTally
+from tests.support.certificates import certificate, certified, infeasible
 from tests.support.nights import START_S, FixedLearner, Log, World
 from tests.unit.test_stats import workload
 from training.audited import audited
@@ -68,6 +69,22 @@ def test_it_says_what_happened_and_shows_every_policy(published: Night) -> None:
     for reason in published.reasons:
         assert reason in text
     assert html.count("<svg") == 3
+
+
+def test_what_is_certified_is_in_the_report(published: Night) -> None:
+    certificates = {
+        "easy": certificate(haiku=certified(0.84), sonnet=infeasible()),
+        EVIL: certificate(haiku=certified(0.5)),
+    }
+    html = render(replace(published, certificates=certificates, recertified="v1.c1234"))
+    text = Elements(html).text
+    assert "What is certified" in text
+    assert "0.84" in text
+    assert text.count("infeasible: start higher") == 2  # to accept, and for DIRECT
+    assert "serves as v1.c1234" in text
+    assert EVIL in text
+    assert EVIL not in html
+    assert "What is certified" not in Elements(render(published)).text
 
 
 def test_what_audits_found_is_in_the_night_and_in_its_report(published: Night) -> None:
