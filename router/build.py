@@ -17,7 +17,7 @@ from fallback.recovery import RecoverySettings
 from fallback.resilience import Resilience
 from fallback.types import Tier
 from router.audit.examination import Bench
-from router.completion import Completer
+from router.completer import Completer
 from router.config import Config, ConfigError
 from router.config_sections import EndpointConfig, StoreConfig
 from router.drift import Drift

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fallback.checks import Check
 from fallback.providers import Endpoint
 from router.audit.examination import Bench
-from router.completion import Completer
+from router.completer import Completer
 from router.config import Config
 from router.config_sections import WorkloadConfig
 from router.translate import Limits

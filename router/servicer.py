@@ -16,7 +16,8 @@ from fallback.clock import Clock
 from router import logs
 from router.admission import Admission, Priority
 from router.audit.auditor import Auditor
-from router.completion import Ask, Completion
+from router.completer import Ask
+from router.completion import Completion
 from router.generation import Generation
 from router.outcome import Feedback
 from router.policy import mistake_cost_usd

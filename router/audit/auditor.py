@@ -22,7 +22,8 @@ from router.audit.budget import DAY_S, DayBudget, Hold
 from router.audit.comparison import Finding, by_answers, sent_on, verified
 from router.audit.examination import Bench, Examination, Subject
 from router.audit.log import AuditLog, Errands
-from router.completion import Ask, Completed
+from router.completer import Ask
+from router.completion import Completed
 from router.generation import Generation
 from router.outcome import Audit, AuditMethod
 from router.store import StoreError

@@ -21,7 +21,8 @@ from fallback.types import Message, Reply, Request, StopReason, TextBlock, Tier,
 from router.alarms import Alarm
 from router.build import make_generation
 from router.certificate import Promise
-from router.completion import Ask, Completion
+from router.completer import Ask
+from router.completion import Completion
 from router.config import Config
 from router.drift import Drift
 from router.experience import Experience

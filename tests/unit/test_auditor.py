@@ -16,7 +16,8 @@ from fallback.types import Reject, Reply, ToolUseBlock
 from router.audit.auditor import PATIENCE_S, QUEUED, WORKERS, Auditor
 from router.audit.comparison import same_answer, sent_on
 from router.build import make_generation
-from router.completion import Ask, Completed
+from router.completer import Ask
+from router.completion import Completed
 from router.config import Config
 from router.drift import Drift
 from router.experience import Experience
