@@ -25,7 +25,12 @@ class Disk:
         self.feedback: dict[str, Feedback] = {}
         self.audits: dict[tuple[str, str], Audit] = {}
         self.condition: Condition = "well"
-        self.writes = 0
+        self.journal: list[Outcome] = []  # what the journal's files hold
+        self.journal_full = False
+
+    def holds(self, request_id: str) -> bool:
+        """In the store or in the journal."""
+        return request_id in self.outcomes or any(each.request_id == request_id for each in self.journal)
 
 
 class SimStore:
@@ -42,7 +47,6 @@ class SimStore:
         for outcome in outcomes:
             rows = encode(outcome)
             self._disk.outcomes.setdefault(outcome.request_id, decode(rows.outcome, rows.retained))
-        self._disk.writes += 1
         self._history.add("written", len(outcomes))
 
     def report(self, feedback: Feedback, *, window_s: float) -> FeedbackStatus:
@@ -101,6 +105,44 @@ class SimStore:
             raise StoreError(self._disk.condition)
 
 
+class SimJournal:
+    """Meets what the recorder uses of `router.journal.Journal`: the files survive, what was drained does not return."""
+
+    damaged = unreadable = 0
+
+    def __init__(self, disk: Disk, history: History) -> None:
+        self._disk = disk
+        self._history = history
+
+    @property
+    def depth(self) -> int:
+        return len(self._disk.journal)
+
+    @property
+    def size_bytes(self) -> int:
+        return 1_000 * self.depth
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        if self._disk.journal_full:
+            raise StoreError("enospc")
+        for outcome in outcomes:
+            rows = encode(outcome)
+            self._disk.journal.append(decode(rows.outcome, rows.retained))
+        self._history.add("journalled", len(outcomes))
+
+    def peek(self, count: int) -> list[Outcome]:
+        return self._disk.journal[:count]
+
+    def drop(self, count: int) -> None:
+        del self._disk.journal[:count]
+
+    def adopt(self) -> None:
+        """The files are one: nothing to take over."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
 class SimWorker:
     """Meets `router.daemon.Worker`: the work is done, one after the other, at some moment within its delay.
 
@@ -114,7 +156,9 @@ class SimWorker:
         self._turn = asyncio.Lock()
 
     async def call(self, work: Callable[[], T]) -> T:
-        return await asyncio.shield(asyncio.ensure_future(self._do(work)))
+        doing = asyncio.ensure_future(self._do(work))
+        doing.set_name("thread")  # goes on by itself, as a daemon thread does
+        return await asyncio.shield(doing)
 
     def end(self) -> None:
         """Nothing to stop."""

@@ -29,9 +29,8 @@ def check_reply(
     """Of one reply, at the moment when it reaches its caller."""
     spent = sum(each.cost_usd + sum(verdict.cost_usd for verdict in each.verdicts) for each in reply.attempts)
     history.law("money adds up", holds=abs(spent - reply.cost_usd) < _PENNY, detail=(plan.number, spent))
-    history.law(
-        "recorded means on disk", holds=not reply.recorded or reply.request_id in disk.outcomes, detail=plan.number
-    )
+    on_disk = disk.holds(reply.request_id)
+    history.law("recorded means on disk", holds=not reply.recorded or on_disk, detail=plan.number)
     # One tier more may come in by failover; the raised limit is one call more a tier.
     bound = (len(config.tiers) + 1) * (config.resilience.attempts_per_tier + 1)
     history.law("attempts are bounded", holds=len(reply.attempts) <= bound, detail=len(reply.attempts))

@@ -22,7 +22,7 @@ from router.replays import Replays
 from router.scoring import RouterModel
 from router.sequential import DriftSettings
 from router.servicer import FeedbackServicer, RouterServicer
-from tests.simulation.disk import Disk, SimStore, SimWorker
+from tests.simulation.disk import Disk, SimJournal, SimStore, SimWorker
 from tests.simulation.journal import History
 from tests.simulation.provider import SimProvider
 
@@ -70,6 +70,7 @@ class Process:
         history: History,
     ) -> None:
         self.alive = self.listening = True
+        journal: Any = SimJournal(disk, history)
         self.model: RouterModel | None = None
         self.telemetry = Untold()
         self._clock = clock
@@ -82,6 +83,7 @@ class Process:
             clock,
             max_wait_s=config.store.max_wait_s,
             linger_s=config.store.linger_s,
+            journal=journal,
             worker=lambda _: SimWorker(disk, rng, lambda: self.alive),
         )
         self._ids = RequestIds(rng.randbytes)

@@ -106,7 +106,7 @@ class Scenario:
     def _start(self) -> Process:
         self._guards.forget()
         self.history.add("start")
-        return Process(
+        process = Process(
             self._config,
             providers=self._providers,
             disk=self._disk,
@@ -114,10 +114,12 @@ class Scenario:
             rng=self._rngs["process"],
             history=self.history,
         )
+        self._inside(process.recorder.recover(), process)
+        return process
 
-    def _inside(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that dies with the process of now."""
-        token = VirtualLoop.owner.set(self.process)
+    def _inside(self, work: Coroutine[Any, Any, Any], process: Process | None = None) -> asyncio.Task[Any]:
+        """A task that dies with the process, the one of now unless another is given."""
+        token = VirtualLoop.owner.set(process or self.process)
         try:
             return asyncio.ensure_future(work)
         finally:
@@ -136,6 +138,8 @@ class Scenario:
             await _end(sorted(late, key=lambda task: task.get_name()))
             given_up = await self._inside(process.stop())
             self._reckon(process, given_up)
+            left = {task.get_name() for task in self._loop.tasks_of(process)} - {"thread"}
+            self.history.law("no task is left over", holds=not left, detail=left)
         while left := self._loop.tasks_of(process):
             await _end(left)
         self.process = self._start()
@@ -231,7 +235,8 @@ class Scenario:
                     self.history.add("weather", provider.name, sky, *tiers)
                 case "disk":
                     self._disk.condition = rng.choice(CONDITIONS)
-                    self.history.add("disk", self._disk.condition)
+                    self._disk.journal_full = rng.random() < 0.25
+                    self.history.add("disk", self._disk.condition, "journal full" * self._disk.journal_full)
                 case "clock":
                     self._clock.step_s += rng.choice(_STEPS_S)
                     self.history.add("clock", self._clock.step_s)
@@ -246,7 +251,7 @@ class Scenario:
 
     async def _quiet(self) -> None:
         """Good weather for a while: then everything acknowledged is on disk, and nothing is left over."""
-        self._disk.condition = "well"
+        self._disk.condition, self._disk.journal_full = "well", False
         for provider in self._providers.values():
             provider.weather.sky.clear()
         await asyncio.sleep(60.0)
@@ -259,10 +264,9 @@ class Scenario:
         await self._restart(kill=False)
         lost = [each for each in self._acknowledged if each not in self._disk.outcomes]
         law("what was acknowledged is there", holds=not lost, detail=lost)
+        law("the journal is drained", holds=not self._disk.journal, detail=len(self._disk.journal))
         for provider in self._providers.values():
             law("no call is left open", holds=provider.under_way == 0, detail=provider.name)
-        await self._restart(kill=True)
-        law("no task is left over", holds=not self._loop.tasks_of(self.process))
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

@@ -46,7 +46,20 @@ def test_laws_hold(part: int) -> None:
 
 def test_every_kind_of_trouble_occurs() -> None:
     seen = {line.split()[1] for seed in range(40) for line in play(seed).lines}
-    assert seen >= {"kill", "stop", "reload", "model", "clock", "disk", "weather", "gone", "lost", "refused", "reply"}
+    assert seen >= {
+        "kill",
+        "stop",
+        "reload",
+        "model",
+        "clock",
+        "disk",
+        "weather",
+        "gone",
+        "lost",
+        "journalled",
+        "refused",
+        "reply",
+    }
 
 
 def test_one_seed_is_one_history() -> None:
