@@ -46,8 +46,9 @@ class ScorerCheck:
         if found is None:
             return Judgement(Unjudged("tier_not_in_model"))
         match found.step:
-            case Keep(tier=tier) if tier == case.tier:
-                return Judgement(Accept(), score=found.score)
+            case Keep(tier=tier, accepted=accepted) if tier == case.tier:
+                verdict = Accept() if accepted else Reject("not_certified", Remedy.HAND_BACK)
+                return Judgement(verdict, score=found.score)
             case Keep(tier=tier, accepted=accepted):
                 to = tier if accepted else ""
                 return Judgement(Reject("earlier_reply_better", Remedy.HAND_BACK, to=to), score=found.score)

@@ -78,6 +78,7 @@ def test_a_senseless_time_is_refused(timeout_s: float) -> None:
     ("step", "verdict"),
     [
         (Keep("haiku", 0.1), Accept()),
+        (Keep("haiku", 0.1, accepted=False), Reject("not_certified", Remedy.HAND_BACK)),
         (Keep("opus", 0.1), Reject("earlier_reply_better", Remedy.HAND_BACK, to="opus")),
         (Ask("opus", 0.1), Reject("low_score", to="opus")),
     ],

@@ -90,6 +90,16 @@ def test_an_earlier_reply_below_its_threshold_is_handed_back_marked_when_the_top
         assert step.why == ("" if accepted else NOT_CERTIFIED)
 
 
+def test_a_plan_that_ends_below_the_top_hands_an_uncertified_reply_back_marked() -> None:
+    for accept, accepted in (({"haiku": 0.85}, True), ({"haiku": 0.86}, False)):
+        thinking = deliberation(accept)
+        thinking.keep_to(["haiku"])  # nothing else answers in time
+        found = thinking.replied("haiku", REPLY, "7")
+        assert found is not None
+        assert isinstance(found.step, Keep)
+        assert (found.step.tier, found.step.accepted) == ("haiku", accepted)
+
+
 def test_a_rejection_leads_past_a_barred_tier() -> None:
     step = deliberation({"sonnet": NEVER}).rejected("haiku", REPLY, "7", above=("sonnet", "opus"))
     assert isinstance(step, Ask)
