@@ -18,11 +18,12 @@ from processes import ROOT
 from rich.console import Console
 from rich.table import Table
 
-from bench.faults import deadlines, laws, load, operations, outages
+from bench.faults import deadlines, laws, load, operations, outages, storage
 from bench.faults.result import Result
 
 CHECKS: dict[str, Callable[[float, int], Result]] = {
     "R1": load.held,
+    "R2": load.doubled,
     "R3": deadlines.overrun,
     "R4": outages.full,
     "R5": outages.partial,
@@ -31,6 +32,8 @@ CHECKS: dict[str, Callable[[float, int], Result]] = {
     "R8": laws.escalation,
     "R9": laws.simulation,
     "R10": operations.killed,
+    "R11": storage.damaged,
+    "R12": storage.away,
     "R13": operations.collector,
     "R14": operations.stopped,
     "R15": laws.clocks,

@@ -1,10 +1,12 @@
-"""R1: a load held."""
+"""R1: a load held. R2: twice the capacity."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 
 import numpy as np
+import overload
 
 from bench.faults.result import Result, percentile
 from bench.faults.stand import Calls, at_rate, rss_mb, stand, watching
@@ -48,4 +50,20 @@ def held(scale: float, seed: int) -> Result:
     slope = float(np.polyfit(np.arange(len(later)), later, 1)[0]) * 60 if len(later) > 2 else 0.0
     result.most("memory's slope", slope, 1.0, " MB/min")
     result.told("memory at the start and the end", f"{warm_mb:.0f}, {seen_mb[-1]:.0f} MB")
+    return result
+
+
+def doubled(scale: float, seed: int) -> Result:
+    """R2: what is served at twice the capacity, how fast, and how fast the rest is refused."""
+    seconds = 20.0 * scale
+    found = overload.main(argparse.Namespace(seconds=seconds, callers=128, latency="0.3,1.0"))
+    result = Result("R2", "2× overload", n=f"{found['refusals']:,} refusals in {seconds:g} s", seed=seed)
+    result.told("capacity", f"{found['capacity_rps']:.0f} calls/s")
+    result.least("goodput", 100 * found["goodput_share_of_capacity"], 90.0, " % of capacity")
+    result.most("p99 of the accepted", found["p99_ratio_of_accepted"], 1.5, " × unloaded")
+    result.most("to refuse, p99", 1e3 * found["refusal_p99_s"], 20.0, " ms")
+    result.most("health check p95", 1e3 * found["health_p95_s"], 100.0, " ms")
+    result.most("memory", found["rss_mb"], 512.0, " MB")
+    result.most("p99 five seconds after", found["p99_ratio_5_s_after"], 1.5, " × unloaded")
+    result.none("calls that ended otherwise", sum(found["other"].values()))
     return result

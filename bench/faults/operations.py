@@ -20,8 +20,8 @@ from overhead import request
 from bench.faults.load import overheads_s
 from bench.faults.result import Result, percentile
 from bench.faults.stand import Calls, at_rate, call, rss_mb, stand
+from bench.faults.storage import stored_ids
 from router.model import ModelError, load_model
-from router.store.sql import SqlStore
 from router.v1 import router_pb2, router_pb2_grpc
 from tests.support.small_models import small_model, write_model
 
@@ -97,9 +97,7 @@ def stopped(scale: float, seed: int) -> Result:
                 calls, end_s = asyncio.run(_until_stopped(process, port))
                 codes.add(process.wait(30))
             ends_s.append(end_s)
-            store = SqlStore(here.store_url)
-            stored = {each.outcome.request_id for each in store.read()}
-            store.close()
+            stored = stored_ids(here.store_url, here.folder / "outcomes.journal")
             lost += sum(reply.request_id not in stored for reply in calls.replies)
             answered += len(calls.replies)
             for status, n in calls.statuses.items():

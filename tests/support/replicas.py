@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from router.journal import Journal
+from router.store.sql import SqlStore
 from router.v1 import router_pb2, router_pb2_grpc
 from tests.support.service import text_request
 
@@ -95,6 +97,19 @@ class Replica:
             stub: Any = router_pb2_grpc.RouterServiceStub(channel)
             while (await stub.Route(asked)).decision.model_version != version:
                 pass
+
+
+def kept_ids(store_url: str, journal: Path) -> set[str]:
+    """The request ids in the store, and in the journal for the next process to bring there."""
+    store, waiting = SqlStore(store_url), Journal(journal, max_bytes=1 << 30)
+    try:
+        while group := waiting.peek(64):
+            store.write(group)
+            waiting.drop(len(group))
+        return {each.outcome.request_id for each in store.read()}
+    finally:
+        waiting.close()
+        store.close()
 
 
 @dataclass

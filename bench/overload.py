@@ -1,0 +1,151 @@
+"""Check R2: twice the capacity is offered; what is still served, how fast, and how fast the rest is refused.
+
+Upstream is the emulator with lognormal latencies (simulated); the caller, the emulator and the service share
+this machine. Capacity is what a closed loop of callers gets through; ratios are of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from processes import child
+
+from router.v1 import router_pb2, router_pb2_grpc
+
+
+def _request() -> router_pb2.CompleteRequest:
+    text = router_pb2.TextBlock(text="Which of these two contracts ends first, and when? " * 8)
+    message = router_pb2.Message(role="user", content=[router_pb2.ContentBlock(text=text)])
+    return router_pb2.CompleteRequest(prompt=router_pb2.Prompt(messages=[message], max_tokens=256))
+
+
+@dataclass
+class Told:
+    """What callers saw: seconds of each answer, by how it ended."""
+
+    served_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    health_s: list[float] = field(default_factory=list)
+    other: dict[str, int] = field(default_factory=dict)
+
+
+async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
+    """One request."""
+    began = time.perf_counter()
+    try:
+        await stub.Complete(_request(), timeout=30)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            told.refused_s.append(time.perf_counter() - began)
+        else:
+            told.other[error.code().name] = told.other.get(error.code().name, 0) + 1
+        return
+    told.served_s.append(time.perf_counter() - began)
+
+
+async def closed(stub: router_pb2_grpc.RouterServiceStub, callers: int, seconds: float) -> float:
+    """Requests a second that a fixed number of callers gets through."""
+    told, end = Told(), time.perf_counter() + seconds
+
+    async def call() -> None:
+        while time.perf_counter() < end:
+            await ask(stub, told)
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+    return len(told.served_s) / seconds
+
+
+async def offered(channel: grpc.aio.Channel, rate: float, seconds: float) -> Told:
+    """Open loop: `rate` requests a second, whatever becomes of them; and a health check every 50 ms."""
+    told, stub, health = Told(), router_pb2_grpc.RouterServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+    tasks: set[asyncio.Task[None]] = set()
+    start, sent, ended = time.perf_counter(), 0, False
+
+    async def probe() -> None:
+        while not ended:
+            began = time.perf_counter()
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+            told.health_s.append(time.perf_counter() - began)
+            await asyncio.sleep(0.05)
+
+    probing = asyncio.create_task(probe())
+    while (now := time.perf_counter() - start) < seconds:
+        while sent < rate * now:
+            task = asyncio.create_task(ask(stub, told))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            sent += 1
+        await asyncio.sleep(0.005)
+    ended = True
+    await asyncio.gather(*tasks, probing)
+    return told
+
+
+def quantile(values: list[float], share: float) -> float:
+    """In seconds; NaN of nothing."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else math.nan
+
+
+async def measure(port: int, pid: int, args: argparse.Namespace) -> dict[str, object]:
+    """The figures."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = router_pb2_grpc.RouterServiceStub(channel)
+        await closed(stub, 16, 3.0)
+        capacity = await closed(stub, args.callers, args.seconds / 2)
+        unloaded = await offered(channel, capacity / 2, args.seconds / 2)
+        over = await offered(channel, 2 * capacity, args.seconds)
+        rss_mb = psutil.Process(pid).memory_info().rss / 2**20
+        await asyncio.sleep(5.0)
+        after = await offered(channel, capacity / 2, args.seconds / 4)
+    return {
+        "capacity_rps": capacity,
+        "offered_rps": 2 * capacity,
+        "goodput_share_of_capacity": len(over.served_s) / args.seconds / capacity,
+        "p99_s_unloaded": quantile(unloaded.served_s, 0.99),
+        "p99_ratio_of_accepted": quantile(over.served_s, 0.99) / quantile(unloaded.served_s, 0.99),
+        "refusals": len(over.refused_s),
+        "refusal_p50_s": quantile(over.refused_s, 0.5),
+        "refusal_p99_s": quantile(over.refused_s, 0.99),
+        "health_p95_s": quantile(over.health_s, 0.95),
+        "rss_mb": rss_mb,
+        "p99_ratio_5_s_after": quantile(after.served_s, 0.99) / quantile(unloaded.served_s, 0.99),
+        "refusals_after": len(after.refused_s),
+        "other": {**unloaded.other, **over.other, **after.other},
+        "seconds": args.seconds,
+    }
+
+
+def main(args: argparse.Namespace) -> dict[str, object]:
+    """Start everything and measure."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        child("bench/static_emulator.py", "--latency", args.latency, environ={"PYTHONPATH": "."}) as (_, upstream),
+    ):
+        config = Path(folder) / "tierwise.toml"
+        config.write_text(
+            f'[endpoints.claude]\nbase_url = "http://127.0.0.1:{upstream}"\n[server]\nlisten = "127.0.0.1:0"\n'
+            f'[store]\nurl = "sqlite:///{folder}/outcomes.db"\n[model]\ndirectory = "{folder}/models"\n'
+            '[telemetry]\nlog_level = "warning"\n',
+            encoding="utf-8",
+        )
+        keyed = {"ANTHROPIC_API_KEY": "bench", "PYTHONPATH": "."}
+        with child("-m", "router.cli", "serve", "--config", str(config), environ=keyed) as (process, port):
+            return asyncio.run(measure(port, process.pid, args))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of overload")
+    parser.add_argument("--callers", type=int, default=128, help="of the closed loop that finds the capacity")
+    parser.add_argument("--latency", default="0.3,1.0", help="upstream's: SECONDS, or P50,P99 in seconds")
+    print(json.dumps(main(parser.parse_args()), indent=2))
