@@ -24,6 +24,7 @@ CALLERS = 60
 _HOUR_S = 3_600.0
 _STEPS_S = (_HOUR_S, -_HOUR_S, 24 * _HOUR_S, -24 * _HOUR_S, 1.0, -1.0)
 _GRACE_S = 2.0
+_QUIET_S = 180.0  # longer than the longest Retry-After and any open breaker
 
 
 @cache
@@ -254,7 +255,7 @@ class Scenario:
         self._disk.condition, self._disk.journal_full = "well", False
         for provider in self._providers.values():
             provider.weather.sky.clear()
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(_QUIET_S)
         law = self.history.law
         last = plan(10_000, random.Random(1))
         last.request.prompt.max_tokens = 200

@@ -152,8 +152,8 @@ async def test_at_the_end_what_is_queued_goes_to_the_journal(
 async def test_with_the_journal_full_too_drops_are_counted_and_said(
     store: ScriptedStore, clock: FakeClock, folder: Path
 ) -> None:
-    size = len(frames.encode(make.outcome(1)))
-    journal = Journal(folder, max_bytes=10 * size)
+    ten = sum(len(frames.encode(make.outcome(n))) for n in range(1, 11))
+    journal = Journal(folder, max_bytes=ten + 16)
     recorder = Recorder(
         store,  # type: ignore[arg-type]
         clock,
