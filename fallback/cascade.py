@@ -10,7 +10,8 @@ whenever something was learned. Each step takes the greatest expected value in U
 where λ is what a bad reply costs the workload (`mistake_cost_usd`) and *worth* is the expected share of λ
 that is kept when the source was asked and everything after is decided well: P(the final reply is good) less
 later spending over λ. So a tier is skipped when going on from it would probably not pay, a dearer tier is not
-taken for a better one, and the reply kept may be an earlier one.
+taken for a better one, and the reply kept may be an earlier one: where that is believed better by LEAD, because the
+best of several uncertain beliefs flatters itself (the winner's curse; Smith & Winkler 2006).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 # How much likelier a tier's reply is good where a cheaper one's was, as an odds ratio, for requests that look
 # alike to the model: what is hard for one tier is hard for the next.
 ODDS_RATIO = 3.0
+
+LEAD = 0.15  # in P(good), of an earlier reply before the last, to be handed back in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,9 @@ def next_step(seen: Mapping[str, float], options: Iterable[Option], *, mistake_c
     `seen` is P(good) of each reply in hand, in ladder order. ValueError where there is nothing to choose from.
     """
     best: Step | None = None
-    for tier, p_good in seen.items():
-        value_usd = mistake_cost_usd * p_good
-        if best is None or value_usd > best.value_usd:
-            best = Keep(tier, value_usd)
+    if seen:
+        tier = best_seen(seen)
+        best = Keep(tier, mistake_cost_usd * seen[tier])
     for option in options:
         value_usd = mistake_cost_usd * option.worth - option.cost_usd
         if best is None or value_usd > best.value_usd:
@@ -75,6 +77,13 @@ def next_step(seen: Mapping[str, float], options: Iterable[Option], *, mistake_c
     if best is None:
         raise ValueError("no reply was seen and no source may be asked")
     return best
+
+
+def best_seen(seen: Mapping[str, float]) -> str:
+    """The tier to hand back: the last in ladder order, or the best earlier one where it leads by LEAD."""
+    *earlier, last = seen
+    best = max(earlier, key=seen.__getitem__, default=last)
+    return best if seen[best] - seen[last] > LEAD else last
 
 
 def chain_worth(

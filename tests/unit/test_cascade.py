@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.cascade import Ask, Keep, Option, after_a_bad_reply, chain_worth, next_step
+from fallback.cascade import Ask, Keep, Option, after_a_bad_reply, best_seen, chain_worth, next_step
 
 
 def test_a_reply_is_kept_when_asking_on_does_not_pay() -> None:
@@ -25,8 +25,14 @@ def test_a_tier_is_skipped_when_the_one_above_is_worth_more() -> None:
 
 
 def test_the_dearest_reply_is_not_always_the_one_kept() -> None:
-    step = next_step({"haiku": 0.4, "sonnet": 0.3}, [], mistake_cost_usd=1.0)
-    assert step == Keep("haiku", 0.4)
+    step = next_step({"haiku": 0.5, "sonnet": 0.3}, [], mistake_cost_usd=1.0)
+    assert step == Keep("haiku", 0.5)
+
+
+def test_an_earlier_reply_must_lead_clearly_to_be_kept() -> None:
+    assert next_step({"haiku": 0.4, "sonnet": 0.3}, [], mistake_cost_usd=1.0) == Keep("sonnet", 0.3)
+    assert best_seen({"haiku": 0.9, "sonnet": 0.7, "opus": 0.6}) == "haiku"
+    assert best_seen({"haiku": 0.9}) == "haiku"
 
 
 def test_ties_go_to_keeping_and_to_the_cheaper() -> None:

@@ -60,7 +60,7 @@ def learn(
         onehots(data.workloads, fitted.model.workloads),
     )
     mistake_costs = grid(float(train.costs_usd[best_tier].mean()))
-    worth = learn_worth(table, mistake_costs)
+    worth = learn_worth(table, {tier: train.correct(tier) for tier in data.tiers}, mistake_costs)
     model = dataclasses.replace(fitted.model, mistake_costs_usd=mistake_costs, worth=worth)
     knobs = _choose(train, table, model, best_tier, targets)
     return Learned(model, expected, best_tier, knobs)
