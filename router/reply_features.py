@@ -2,7 +2,9 @@
 
 Named dense features (`REPLY_NAMES`) on length, structure, arithmetic, the answer's form and whether it
 agrees with the reasoning, hedging and what the reply takes from the prompt; and hashed word 1-2-grams of the
-reply, of its answer and, where the prompt lists options, of the option chosen. Pure, bounded work.
+reply, of its answer and, where the prompt lists options, of the option chosen. Where the prompt relates named
+things to each other (`router.relations`), the answer's words stand there once more beside the shape of the link.
+Pure, bounded work.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fallback.answers import KINDS, Answer, find_answer, number_in, numbers_in, squeezed, unescaped
 from fallback.arithmetic import check_sums
 from fallback.types import Reply, Request, StopReason
 from router.features import TEXT_CAP_CHARS, Features, bucketed, capped, hashed, log1p, masked, request_text, tokens
+from router.relations import LINK_NAMES, Link, find_link, link_features, shape_of
 
-REPLY_FEATURES_VERSION = "1"
+REPLY_FEATURES_VERSION = "2"
 
 _STOPS = (StopReason.END_TURN, StopReason.MAX_TOKENS, StopReason.TOOL_USE, StopReason.REFUSAL)
 # In the order in which the functions below give their values.
@@ -39,6 +43,7 @@ REPLY_NAMES: tuple[str, ...] = (
     "prompt_words_covered", "new_words_share", "distinct_words_share", "prompt_lines_covered",
     "option_chosen", "option_stated", "other_options_stated", "option_position",
     "log_bold", "log_backslashes", "log_questions",
+    *LINK_NAMES,
     *(f"answer_by_{kind}" for kind in KINDS), *(f"stopped_{reason.value}" for reason in _STOPS),
 )  # fmt: skip
 
@@ -51,6 +56,7 @@ _HEDGES = (
     "unclear", "probably", "mistake", "correction", "recheck", "let's", "not given", "cannot", "sorry",
 )  # fmt: skip
 _REPLY_SALT, _ANSWER_SALT, _CHOICE_SALT = crc32(b"reply"), crc32(b"answer"), crc32(b"choice")
+_LINK_SALT, _LOUD = crc32(b"link"), 255
 _OPTIONS = 26
 _LITERAL_CHARS = 400
 _LITERAL_START = re.compile(r"[-+.\d'\"(\[{#]|True|False|None|set|[bBrRuU]{1,2}['\"]")
@@ -68,6 +74,7 @@ class Prompt(NamedTuple):
     numbers: frozenset[float]
     options: dict[str, str]
     longest_quoted: str
+    link: Link | None
 
 
 def prompt_of(request: Request, *, text_cap_chars: int = TEXT_CAP_CHARS) -> Prompt:
@@ -83,6 +90,7 @@ def prompt_of(request: Request, *, text_cap_chars: int = TEXT_CAP_CHARS) -> Prom
         numbers=frozenset(numbers_in(text)),
         options=dict(_OPTION.findall("\n" + text)[:_OPTIONS]),
         longest_quoted=max(quoted, key=len, default="")[1:-1],
+        link=find_link(text),
     )
 
 
@@ -108,6 +116,7 @@ def reply_features(
         log1p(text.count("**")),
         log1p(text.count("\\")),
         log1p(text.count("?")),
+        *link_features(prompt.link, text, lower),
         *(kind == answer.kind for kind in KINDS),
         *(stop is reply.stop_reason for stop in _STOPS),
     )
@@ -115,7 +124,23 @@ def reply_features(
     chosen = prompt.options.get(answer.exact.upper())
     if chosen:
         hashes += _hashed(chosen, _CHOICE_SALT)
-    return Features(*bucketed(hashes), np.array(dense, dtype=np.float32))
+    indices, counts = bucketed(hashes)
+    if prompt.link is not None:
+        key = shape_of(prompt.link)
+        beside, _ = bucketed([crc32(key, _LINK_SALT), *_hashed(chosen or answer.raw[:80], crc32(key))])
+        indices, counts = _loud(indices, counts, beside)
+    return Features(indices, counts, np.array(dense, dtype=np.float32))
+
+
+def _loud(
+    indices: NDArray[np.int32], counts: NDArray[np.uint8], loud: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Buckets and counts with `loud` among them at the greatest count: a few that must be heard beside hundreds."""
+    both = np.union1d(indices, loud)
+    found = np.zeros(len(both), dtype=np.uint8)
+    found[np.searchsorted(both, indices)] = counts
+    found[np.searchsorted(both, loud)] = _LOUD
+    return both, found
 
 
 def _hashed(text: str, salt: int) -> list[int]:

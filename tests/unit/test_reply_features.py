@@ -73,7 +73,10 @@ def test_a_reply_of_tool_calls_alone_has_features() -> None:
 
 def test_every_name_is_used_and_none_is_made_up() -> None:
     # A misspelt name in the code would leave a column of zeros.
-    prompt = "Do it for $3 and 'word':\n1. Ann is tall.\n2. Bob is small."
+    prompt = (
+        "Eva leads Tom. Max leads Tom. Zoe leads Max. Zoe leads Eva. Who is Eva to Max?\n"
+        "Do it for $3 and 'word':\n1. Ann is tall.\n2. Bob is small."
+    )
     replies = [
         "1. Step\n**Since** 3 + 4 = 7, check: therefore error? Wait.\nAnn is tall. <answer>1</answer> and a tail text",
         '{"answer": "{\'a\': 1}"} 2 + 2 = 5.5',
@@ -91,6 +94,7 @@ def test_every_name_is_used_and_none_is_made_up() -> None:
         '{"answer": "\\"q w\\""}',
         "<answer>['a', 'b']</answer>",
         "<answer>3</answer> word",
+        "Zoe leads Max. Eva leads Tom. Tom and Zoe <answer>2</answer>",
     ]
     used = sum(np.abs(features_of(prompt, reply).dense) for reply in replies)
     silent = {name for name, value in zip(REPLY_NAMES, np.asarray(used).tolist(), strict=True) if value == 0}
