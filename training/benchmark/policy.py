@@ -19,9 +19,8 @@ from training.worth import Table, after, grid, kept, learn_worth, moves, walk
 
 Array = NDArray[np.float64]
 
-# Standard errors of the training prompts' quality that a knob must clear its target by. At 0 the target is met
-# in cross-validation; fresh prompts then fall short more often than not, by 0 to 2 points on small training sets
-# (docs/measurements.md has the figures at 0, 0.5 and 1).
+# Standard errors of the training prompts' quality that a knob must clear its target by. At 0 fresh prompts meet
+# their target to within half a point at 99 % and below (docs/measurements.md has the figures at 0, 0.5 and 1).
 CAUTION = 0.0
 
 
