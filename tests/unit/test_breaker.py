@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from fallback.breaker import Breaker, BreakerSettings, Permit, State
 from tests.support.fakes import FakeClock
+
+# TIERWISE_STEPS=100000 for the long run.
+STEPS = int(os.environ.get("TIERWISE_STEPS", "18000"))
 
 
 def _breaker(clock: FakeClock, *, uniform: float = 0.5, **changes: float) -> Breaker:
@@ -225,4 +229,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreakerMachine = BreakerMachine.TestCase
-TestBreakerMachine.settings = settings(max_examples=300, stateful_step_count=60)
+TestBreakerMachine.settings = settings(max_examples=STEPS // 60, stateful_step_count=60)

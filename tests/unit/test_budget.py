@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fallback.budget import RetryBudget
 
@@ -76,3 +78,46 @@ def test_a_ratio_of_a_quarter_keeps_retrying_up_to_a_fifth_of_failures(share: fl
         else:
             budget.on_reply()
     assert budget.allows is keeps
+
+
+class BudgetMachine(RuleBasedStateMachine):
+    """Any history of replies, failures and hedges that keeps to what the budget allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = RetryBudget(max_tokens=8.0, ratio=0.25)
+        self.tokens = 8.0
+        self.replies = 0
+        self.hedges = 0
+
+    @rule()
+    def reply(self) -> None:
+        self.real.on_reply()
+        self.replies += 1
+        self.tokens = min(8.0, self.tokens + 0.25)
+
+    @rule()
+    def failure(self) -> None:
+        self.real.on_failure()
+        self.tokens = max(0.0, self.tokens - 1.0)
+
+    @precondition(lambda self: self.real.allows_hedge)
+    @rule()
+    def hedge(self) -> None:
+        self.real.on_hedge()
+        self.hedges += 1
+        self.tokens -= 1.0
+
+    @invariant()
+    def agrees(self) -> None:
+        assert self.real.tokens == self.tokens
+        assert self.real.allows == (self.tokens > 4.0)
+        assert self.real.allows_hedge == (self.tokens > 6.0)
+        assert self.hedges < 3 + self.replies * 0.25, "hedges are bounded by replies"
+        assert not self.real.allows_hedge or self.real.allows
+
+
+TestBudgetMachine = BudgetMachine.TestCase
+TestBudgetMachine.settings = settings(
+    max_examples=int(os.environ.get("TIERWISE_STEPS", "6000")) // 60, stateful_step_count=60
+)
