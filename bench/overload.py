@@ -36,7 +36,7 @@ class Told:
     served_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
-    other: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
@@ -45,10 +45,8 @@ async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
     try:
         await stub.Complete(_request(), timeout=30)
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            told.refused_s.append(time.perf_counter() - began)
-        else:
-            told.other[error.code().name] = told.other.get(error.code().name, 0) + 1
+        told.refused_s.append(time.perf_counter() - began)
+        told.refused[error.code().name] = told.refused.get(error.code().name, 0) + 1
         return
     told.served_s.append(time.perf_counter() - began)
 
@@ -120,7 +118,8 @@ async def measure(port: int, pid: int, args: argparse.Namespace) -> dict[str, ob
         "rss_mb": rss_mb,
         "p99_ratio_5_s_after": quantile(after.served_s, 0.99) / quantile(unloaded.served_s, 0.99),
         "refusals_after": len(after.refused_s),
-        "other": {**unloaded.other, **over.other, **after.other},
+        "refused_by_status": over.refused,
+        "refused_unloaded": unloaded.refused,
         "seconds": args.seconds,
     }
 
@@ -146,6 +145,6 @@ def main(args: argparse.Namespace) -> dict[str, object]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="of overload")
-    parser.add_argument("--callers", type=int, default=128, help="of the closed loop that finds the capacity")
+    parser.add_argument("--callers", type=int, default=400, help="of the closed loop that finds the capacity")
     parser.add_argument("--latency", default="0.3,1.0", help="upstream's: SECONDS, or P50,P99 in seconds")
     print(json.dumps(main(parser.parse_args()), indent=2))

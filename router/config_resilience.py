@@ -50,12 +50,16 @@ class ResilienceConfig(Section):
 
 
 class AdmissionConfig(Section):
-    """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by the event loop's lag."""
+    """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by the event loop's lag.
+
+    `max_pending` calls that the event loop has not yet looked at may wait in the listener.
+    """
 
     min_in_flight: Count = 16
     max_lag_s: Seconds = 0.02
     max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
     queue_wait_s: Seconds = 0.1
+    max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 64
 
     def settings(self, max_in_flight: int) -> AdmissionSettings:
         """For the admission."""

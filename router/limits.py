@@ -6,7 +6,7 @@ tier, and says nothing of this process. What says something is the lag of the ev
 asked for it wakes somebody up. It grows as soon as there is more work than one core does, and with nothing else.
 
     gradient = clamp(lag aimed at / lag, 1/2, 1)
-    limit    = (1 - smoothing) * limit + smoothing * (limit * gradient + sqrt(limit))
+    limit    = (1 - smoothing) * limit + smoothing * (min(limit, in flight if gradient < 1) * gradient + sqrt(limit))
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class AdaptiveLimit:
     def sample(self, lag_s: float, in_flight: int) -> None:
         """The loop has just lagged by `lag_s` with so many in flight.
 
-        Nothing is learned while less than half of the limit is used: who lags then is not the requests.
+        Too long: those in flight are too many, whatever the limit says, because what waits outside is not counted.
+        Otherwise the limit grows while it is at least half used.
         """
-        if 2 * in_flight < self._limit:
-            return
         gradient = min(1.0, max(0.5, self._settings.lag_s / max(lag_s, 1e-9)))
-        wanted = self._limit * gradient + math.sqrt(self._limit)
+        if gradient == 1.0 and 2 * in_flight < self._limit:
+            return
+        base = self._limit if gradient == 1.0 else min(self._limit, float(in_flight))
+        wanted = base * gradient + math.sqrt(self._limit)
         found = self._limit + _SMOOTHING * (wanted - self._limit)
         self._limit = min(float(self._settings.most), max(float(self._settings.least), found))

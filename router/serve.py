@@ -202,6 +202,9 @@ class Service:
         server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # else a second service binds the same port without a word
+                # Calls pile up in the listener, seen by nobody, when they come faster than the loop takes them.
+                ("grpc.server.max_pending_requests", config.admission.max_pending),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * config.admission.max_pending),
                 ("grpc.max_receive_message_length", config.server.max_message_bytes),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -17,7 +17,7 @@ def fed(limit: AdaptiveLimit, lag_s: float, times: int) -> int:
     return limit.limit
 
 
-def test_it_starts_at_the_most_and_stays_there_without_lag() -> None:
+def test_it_starts_at_the_most_and_stays_there_without_waits() -> None:
     assert fed(AdaptiveLimit(SETTINGS), 0.001, 100) == 512
 
 
@@ -33,11 +33,25 @@ def test_it_comes_back_within_ten_seconds() -> None:
     assert fed(limit, 0.0, 400) == 512
 
 
-def test_an_idle_process_learns_nothing_from_a_lag_that_is_not_its_requests() -> None:
+def test_what_waits_outside_is_not_in_flight_so_the_limit_comes_down_to_what_is() -> None:
     limit = AdaptiveLimit(SETTINGS)
+    for _ in range(100):
+        limit.sample(1.0, 60)
+    assert limit.limit < 60
+
+
+def test_one_hiccup_takes_little() -> None:
+    limit = AdaptiveLimit(SETTINGS)
+    limit.sample(0.2, 3)
+    assert limit.limit > 450
+
+
+def test_it_does_not_grow_while_it_is_not_used() -> None:
+    limit = AdaptiveLimit(SETTINGS)
+    fed(limit, 1.0, 1_000)
     for _ in range(1_000):
-        limit.sample(1.0, 255)
-    assert limit.limit == 512
+        limit.sample(0.0, 7)
+    assert limit.limit == 16
 
 
 def test_it_settles_where_the_lag_is_little_above_what_is_aimed_at() -> None:
