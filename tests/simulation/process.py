@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -70,6 +71,7 @@ class Process:
         history: History,
     ) -> None:
         self.alive = self.listening = True
+        self.recovering: asyncio.Task[None] | None = None
         journal: Any = SimJournal(disk, history)
         self.model: RouterModel | None = None
         self.telemetry = Untold()
@@ -127,6 +129,9 @@ class Process:
 
     async def stop(self) -> int:
         """What `Service.stop` does after the network's part; how many outcomes were given up."""
+        if self.recovering is not None:
+            self.recovering.cancel()  # as `Service.stop` ends its background tasks
+            await asyncio.wait({self.recovering})
         await self.auditor.close(5.0)
         given_up = await self.recorder.close(5.0)
         self.alive = False

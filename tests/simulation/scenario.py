@@ -115,7 +115,7 @@ class Scenario:
             rng=self._rngs["process"],
             history=self.history,
         )
-        self._inside(process.recorder.recover(), process)
+        process.recovering = self._inside(process.recorder.recover(), process)
         return process
 
     def _inside(self, work: Coroutine[Any, Any, Any], process: Process | None = None) -> asyncio.Task[Any]:
