@@ -13,7 +13,7 @@ from fallback.clock import Clock
 from fallback.economics import PriceBook
 from fallback.types import Request, Tier
 from router.certificate import UNBOUND, Standing, standing
-from router.config_sections import WorkloadConfig
+from router.config_workloads import WorkloadConfig
 from router.deliberation import Deliberation
 from router.drift import Drift
 from router.expectations import Expectations

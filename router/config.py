@@ -18,21 +18,19 @@ from pydantic import (
 import fallback
 from fallback.checks import Check, PaidCheck
 from fallback.economics import PriceBook, PriceError, parse_price_book
+from router.config_base import NAME, Section, explain
 from router.config_resilience import AdmissionConfig, ResilienceConfig
 from router.config_sections import (
-    NAME,
     DriftConfig,
     EndpointConfig,
     IdempotencyConfig,
     ModelConfig,
-    Section,
     ServerConfig,
     StoreConfig,
     TelemetryConfig,
     TierConfig,
-    WorkloadConfig,
-    explain,
 )
+from router.config_workloads import WorkloadConfig
 
 BUILT_IN_PRICES = Path(fallback.__file__).parent / "prices.toml"
 

@@ -12,7 +12,7 @@ from fallback.guards import GuardSettings
 from fallback.quota import QuotaSettings
 from fallback.recovery import RecoverySettings
 from router.admission import AdmissionSettings
-from router.config_sections import Count, Number, Seconds, Section
+from router.config_base import Count, Number, Seconds, Section
 from router.limits import LimitSettings
 
 

@@ -11,7 +11,7 @@ from fallback.providers import Endpoint
 from router.audit.examination import Bench
 from router.completer import Completer
 from router.config import Config
-from router.config_sections import WorkloadConfig
+from router.config_workloads import WorkloadConfig
 from router.translate import Limits
 
 

@@ -11,15 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from fallback.access import Alarm
 from fallback.clock import SystemClock
 from fallback.errors import RateLimited
 from fallback.guards import Guards
 from fallback.providers import Endpoint
-from router import counters
+from router import chores, counters
 from router.admission import Admission
 from router.audit.auditor import Auditor
 from router.build import make_endpoints, make_generation, make_recorder, telemetry_settings
@@ -28,6 +26,7 @@ from router.config_sections import EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health
+from router.listener import make_listener, turn_away
 from router.logs import loop_exception
 from router.model_source import ModelSource
 from router.outcome import RequestIds
@@ -36,7 +35,6 @@ from router.servicer import FeedbackServicer, RouterServicer
 from router.store import Store, StoreError
 from router.store.sql import SqlStore
 from router.telemetry import Telemetry
-from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 from router.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -44,10 +42,6 @@ _AUDITOR_CLOSE_S = 5.0
 _WATCH_CLOSE_S = 2.0
 _RECORDER_CLOSE_S = 5.0
 _TELEMETRY_CLOSE_S = 2.0
-_TURN_AWAY_S, _TURN_AWAY_TIMES = 0.05, 20
-_RETENTION_EVERY_S = 3_600.0
-_RECOVER_EVERY_S = 60.0
-_SEED_WINDOW_S = 7 * 86_400.0
 
 
 class Service:
@@ -98,15 +92,17 @@ class Service:
     async def start(self) -> None:
         """Listen. The model is loaded first, so that the first request has it."""
         await self.models.refresh()
-        await self._seed_experience()
+        await chores.seed_experience(self.experience, self.recorder, self._clock)
         await self.auditor.remember()
         await self.watch.restore()
         await self.health.update()
         listen = self.generation.config.server.listen
         self.port = self._server.add_insecure_port(listen)
         await self._server.start()
-        watches = (self.models.watch(), self.health.watch(), self.admission.watch(self._clock))
-        for watch in (*watches, self._recover(), self._enforce_retention()):
+        clock, recorder = self._clock, self.recorder
+        watches = (self.models.watch(), self.health.watch(), self.admission.watch(clock))
+        retention = chores.enforce_retention(lambda: self.generation.config, recorder, clock)
+        for watch in (*watches, chores.recover(recorder, clock), retention):
             self._tasks.add(asyncio.create_task(watch))
         _log.info("serving on %s:%d", listen.rpartition(":")[0], self.port)
 
@@ -131,7 +127,7 @@ class Service:
         config = self.generation.config
         await self.health.leave()
         await self._clock.sleep(config.server.drain_s)
-        await self._turn_away()
+        await turn_away(self.admission, self._clock)
         await self._server.stop(config.server.grace_s)
         for task in self._tasks:
             task.cancel()
@@ -147,19 +143,6 @@ class Service:
             await endpoint.provider.close()
         await asyncio.to_thread(self.telemetry.shutdown, _TELEMETRY_CLOSE_S)
         _log.info("stopped")
-
-    async def _turn_away(self) -> None:
-        """Answer what still comes in with UNAVAILABLE until nothing does, for a second at most.
-
-        What the listener has taken and nobody has looked at when it closes ends as CANCELLED, which callers
-        take for their own doing.
-        """
-        self.admission.close()
-        for _ in range(_TURN_AWAY_TIMES):
-            before = self.admission.arrived
-            await self._clock.sleep(_TURN_AWAY_S)
-            if self.admission.arrived == before:
-                return
 
     # --- reload ----------------------------------------------------------------------------------
 
@@ -199,17 +182,6 @@ class Service:
     # --- parts -----------------------------------------------------------------------------------
 
     def _make_server(self, config: Config) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            options=[
-                ("grpc.so_reuseport", 0),  # else a second service binds the same port without a word
-                # Calls pile up in the listener, seen by nobody, when they come faster than the loop takes them.
-                ("grpc.server.max_pending_requests", config.admission.max_pending),
-                ("grpc.server.max_pending_requests_hard_limit", 2 * config.admission.max_pending),
-                ("grpc.max_receive_message_length", config.server.max_message_bytes),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ]
-        )
         generation: Callable[[], Generation] = lambda: self.generation  # noqa: E731
         replays = Replays(
             window_s=config.idempotency.window_s,
@@ -226,16 +198,9 @@ class Service:
             telemetry=telemetry,
             auditor=self.auditor,
         )
-        router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
         feedback = FeedbackServicer(generation=generation, recorder=self.recorder, clock=clock, telemetry=telemetry)
-        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
-        if config.server.reflection:
-            files = (router_pb2.DESCRIPTOR, feedback_pb2.DESCRIPTOR)
-            names = [name for file in files for name in (s.full_name for s in file.services_by_name.values())]
-            reflection.enable_server_reflection((*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
         self._watch_metrics()
-        return server
+        return make_listener(config, router=router, feedback=feedback, health=self.health)
 
     def _watch_metrics(self) -> None:
         telemetry = self.telemetry
@@ -282,44 +247,9 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _seed_experience(self) -> None:
-        """Yesterday's costs and escalation rates, so that a restart does not begin from list prices."""
-        since_s = self._clock.wall_s() - _SEED_WINDOW_S
-        try:
-            self.experience.seed(await self.recorder.run(lambda store: store.stats(since_s=since_s)))
-        except StoreError as error:
-            _log.error("the store cannot be used now: %s; outcomes wait until it can", error)
-            self.recorder.store_failed(error.code)
-
-    async def _recover(self) -> None:
-        """Drain the journal that an earlier process left, at start and again for those that end later."""
-        while True:
-            try:
-                await self.recorder.recover()
-            except StoreError as error:
-                _log.warning("the journal cannot be looked at now: %s", error)
-            await self._clock.sleep(_RECOVER_EVERY_S)
-
     def _busy(self) -> bool:
         """Whether callers need what audits would take: half of the places, or a store that keeps up."""
         return 2 * self.admission.in_flight >= self.admission.limit or not self.recorder.healthy
-
-    async def _enforce_retention(self) -> None:
-        """Delete retained text past its workload's age limit, every hour."""
-        while True:
-            config = self.generation.config
-            limits = {name: policy.retention_days * 86_400.0 for name, policy in config.workloads.items()}
-            default_s = config.workload("default").retention_days * 86_400.0
-            now_s = self._clock.wall_s()
-            try:
-                gone = await self.recorder.run(
-                    lambda store: store.enforce_retention(now_s=now_s, max_age_s=limits, default_max_age_s=default_s)  # noqa: B023 - awaited in this turn
-                )
-                if gone:
-                    _log.info("retention: %d texts deleted", gone)
-            except StoreError as error:
-                _log.warning("retention could not be enforced now: %s", error)
-            await self._clock.sleep(_RETENTION_EVERY_S)
 
 
 def _log_alarm(alarm: Alarm) -> None:

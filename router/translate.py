@@ -26,7 +26,7 @@ from fallback.types import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from router.config_sections import NAME
+from router.config_base import NAME
 from router.v1 import feedback_pb2, router_pb2
 
 _MAX_TOKENS = 128_000

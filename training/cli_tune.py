@@ -163,7 +163,7 @@ def _check(text: str) -> None:
     from pydantic import ValidationError
 
     from router.config import Config
-    from router.config_sections import explain
+    from router.config_base import explain
 
     try:
         Config.model_validate(tomllib.loads(text))
