@@ -6,8 +6,10 @@ power loss may cost the last commits before it, never the file's integrity.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,21 @@ def open_engine(url: URL) -> Engine:
 
 
 def _make_file(path: Path) -> None:
-    """Open the file for writing once, so that what is wrong with the path is said in words."""
+    """Make the file where there is none, so that what is wrong with the path is said in words.
+
+    One that is there is never opened: closing it would drop every POSIX lock that this process holds on it
+    (sqlite.org/howtocorrupt.html, 2.2), and another process could then damage it.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if path.exists():
+            if not path.is_file():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return
+        with suppress(FileExistsError):  # another process was quicker
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
         where = "" if error.filename in (None, str(path), path) else f" ({error.filename})"
         raise StoreError("path", f"{path}: {error.strerror or type(error).__name__}{where}") from None

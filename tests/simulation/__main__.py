@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from tests.simulation.scenario import play
-
-
-def try_seed(seed: int) -> tuple[int, str, Counter[str]]:
-    """(seed, what broke, counts of events)."""
-    logging.disable(logging.CRITICAL)  # planned trouble is no news
-    try:
-        return seed, "", play(seed).counts
-    except Exception as error:  # noqa: BLE001 - any end but a good one is a finding
-        return seed, f"{type(error).__name__}: {error}", Counter()
+from tests.simulation.seeds import try_seed
 
 
 def main() -> int:

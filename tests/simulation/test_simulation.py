@@ -44,6 +44,14 @@ def test_laws_hold(part: int) -> None:
         assert history.counts["start"] >= 2
 
 
+def test_the_command_tries_seeds_and_counts() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "2", "--jobs", "1"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 seeds from 0: 0 broken, ")
+
+
 def test_every_kind_of_trouble_occurs() -> None:
     seen = {line.split()[1] for seed in range(40) for line in play(seed).lines}
     assert seen >= {

@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -376,3 +378,24 @@ def test_a_full_disk_is_met_with_errors_and_got_over(path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "ping" in done.stdout
+
+
+def test_a_second_connection_drops_no_lock_of_the_first(tmp_path: Path) -> None:
+    """Closing any descriptor of the file drops every POSIX lock that the process holds on it."""
+    url = f"sqlite:///{tmp_path}/outcomes.db"
+    store = SqlStore(url)
+    store.write([make.outcome(1)])
+    opened: list[str] = []
+
+    def hook(name: str, args: tuple[Any, ...]) -> None:
+        if name == "open" and str(args[0]).endswith("outcomes.db"):
+            opened.append(name)
+
+    sys.addaudithook(hook)
+    again = SqlStore(url)
+    again.write([make.outcome(2)])
+    with ThreadPoolExecutor(3) as pool:  # each on a connection of its own
+        list(pool.map(lambda n: store.write([make.outcome(n)]), range(3, 9)))
+    again.close()
+    store.close()
+    assert opened == []
