@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
-from demo_figures import Answered, Day, oracle_and_constants, saving, summary, unexplored
+from demo_figures import Answered, Day, oracle_and_constants, plain_chain, saving, summary, unexplored
 from processes import ROOT, child
 from rich.console import Console
 
@@ -154,8 +154,10 @@ def main(rounds: int, folder: Path, seed: int) -> None:
             )
             second = asyncio.run(live(target, cases(2, rounds, seed)))
             console.print(summary(second))
-    console.print(oracle_and_constants(unexplored(first), second, seed=_EMULATOR_SEED + seed))
-    console.print(saving(unexplored(first), second))
+    plain = plain_chain(second, config, seed=_EMULATOR_SEED + seed)
+    console.print(oracle_and_constants(unexplored(first), second, plain, seed=_EMULATOR_SEED + seed))
+    console.print(saving(second, plain, "the plain chain on the same requests"))
+    console.print(saving(second, unexplored(first), "day 1 as lived (it moves its start and skips tiers by itself)"))
     console.print(f"report: {report}\ntook {time.monotonic() - started:.0f} s in all", markup=False)
 
 
