@@ -148,7 +148,8 @@ async def _down_the_chain(
             response.attempts.add(tier=spec.tier, cost_usd=prices.cost_usd(spec.id, usage))
             reply = Reply((TextBlock(answer.text),), StopReason.END_TURN, usage, spec.id)
             seen = CheckCase(request, reply, spec.tier, (), 60.0)
-            verdicts = [(await check.judge(seen)).verdict for check in settings.checks(case.workload)]
+            checks = settings.checks(settings.workload(case.workload))
+            verdicts = [(await check.judge(seen)).verdict for check in checks]
             if not any(isinstance(verdict, Reject) for verdict in verdicts):
                 break
         response.cost_usd = sum(attempt.cost_usd for attempt in response.attempts)
