@@ -58,7 +58,7 @@ def main() -> int:
     began_s = time.monotonic()
     for name in args.checks or CHECKS:
         console.print(f"[dim]{name} …[/dim]")
-        results.append(CHECKS[name](args.scale, args.seed))
+        results.append(_tried(name, args.scale, args.seed))
         _show(console, results[-1:])
     if len(results) > 1:
         _show(console, results)
@@ -68,6 +68,16 @@ def main() -> int:
     if args.write:
         _write(results, args.scale)
     return 1 if missed else 0
+
+
+def _tried(name: str, scale: float, seed: int) -> Result:
+    """The check's result; a check that broke is a bar missed, and the others go on."""
+    try:
+        return CHECKS[name](scale, seed)
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+        result = Result(name, "did not end", seed=seed)
+        result.true(f"ran to its end ({type(error).__name__}: {error})", holds=False)
+        return result
 
 
 def _show(console: Console, results: list[Result]) -> None:
