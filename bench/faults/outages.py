@@ -33,7 +33,7 @@ def full(scale: float, seed: int) -> Result:
             calls, back_s = asyncio.run(_outage(kind, takes_s, rate, requests, breakers=True))
             together.append(calls)
             recovery.append(back_s)
-    result.most("calls beyond one a request, most, budget alone", max(alone) - 1.0, 0.01, " ×")
+    result.most("calls beyond one a request, most, budget alone", requests * (max(alone) - 1.0), 50)
     result.most("calls a request with breakers, most", max(together), 0.1, " ×")
     result.most("from the end of the outage to full success, most", max(recovery), 30.0 * 1.2 + 5.0, " s")
     return result
