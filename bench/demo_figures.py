@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from fallback.checks import Case as CheckCase
 from fallback.economics import PriceBook, parse_price_book
 from fallback.emulator.answers import Answer, Ask, count_tokens
 from fallback.emulator.models import MODELS, ModelSpec
 from fallback.emulator.simulated import SimulatedSource
 from fallback.emulator.workloads import WORKLOADS
 from fallback.emulator.workloads.base import Case
-from fallback.types import Message, Reject, Reply, Request, StopReason, TextBlock, Usage
-from router.config import BUILT_IN_PRICES, Config, load_config
+from fallback.types import Usage
+from router.config import BUILT_IN_PRICES
 from router.experience import wilson
 from router.v1 import router_pb2
 
@@ -93,8 +90,8 @@ def summary(day: Day) -> Table:
     return table
 
 
-def oracle_and_constants(first: Day, second: Day, plain: Day, *, seed: int) -> Table:
-    """What each tier alone and the plain chain would have given, and a router that knows the answers."""
+def oracle_and_constants(first: Day, second: Day, *, seed: int) -> Table:
+    """What each tier alone would have given, and a router that knows the answers."""
     source, prices = SimulatedSource(seed), parse_price_book(tomllib.loads(BUILT_IN_PRICES.read_text()))
     table = Table(
         "for comparison", "day 1 quality", "day 1 $ per 1,000", "day 2 quality", "day 2 $ per 1,000", box=None
@@ -107,54 +104,21 @@ def oracle_and_constants(first: Day, second: Day, plain: Day, *, seed: int) -> T
     for tier in _tiers():
         table.add_row(f"always {tier}", *(cell for by_tier, _ in columns for cell in _cells(by_tier[tier])))
     table.add_row("oracle", *(cell for _, oracle in columns for cell in _cells(oracle)))
-    table.add_row("plain chain", "", "", *_cells(np.stack([plain.quality, plain.cost_usd], 1)))
     table.add_row(
         "tierwise", *(cell for day in (first, second) for cell in _cells(np.stack([day.quality, day.cost_usd], 1)))
     )
     return table
 
 
-def saving(second: Day, before: Day, name: str) -> str:
-    """Day 2 against something else in one paragraph, with intervals."""
-    cost = _ratio_interval(second.cost_usd, before.cost_usd)
-    calls = _ratio_interval(second.calls, before.calls)
-    quality = _difference_interval(second.quality, before.quality)
+def saving(second: Day, first: Day) -> str:
+    """Day 2 against day 1 in one paragraph, with intervals."""
+    cost = _ratio_interval(second.cost_usd, first.cost_usd)
+    calls = _ratio_interval(second.calls, first.calls)
+    quality = _difference_interval(second.quality, first.quality)
     return (
-        f"day 2 against {name}: cost {_change(cost)}, calls {_change(calls)}, "
+        f"day 2 against day 1's chain: cost {_change(cost)}, calls {_change(calls)}, "
         f"quality {100 * quality[0]:+.1f} points [{100 * quality[1]:+.1f}, {100 * quality[2]:+.1f}]"
     )
-
-
-def plain_chain(day: Day, config: Path, *, seed: int) -> Day:
-    """The same requests down haiku → sonnet → opus with each workload's own checks: no model, nothing learned.
-
-    Computed from the emulator's answers and the checks themselves; a chain that moves its start or skips a tier
-    by what it has seen, as the service does by itself, is already better than this.
-    """
-    source, settings = SimulatedSource(seed), load_config(config)
-    prices = settings.load_prices()
-    return Day(tuple(asyncio.run(_down_the_chain([one.case for one in day.answered], source, prices, settings))))
-
-
-async def _down_the_chain(
-    cases: Sequence[Case], source: SimulatedSource, prices: PriceBook, settings: Config
-) -> list[Answered]:
-    found = []
-    for case in cases:
-        request = Request(case.workload, (Message("user", (TextBlock(case.prompt),)),), 2_000, 2_000)
-        response = router_pb2.CompleteResponse()
-        for spec in MODELS.values():
-            answer, usage = _answer(source, case, spec)
-            response.attempts.add(tier=spec.tier, cost_usd=prices.cost_usd(spec.id, usage))
-            reply = Reply((TextBlock(answer.text),), StopReason.END_TURN, usage, spec.id)
-            seen = CheckCase(request, reply, spec.tier, (), 60.0)
-            checks = settings.checks(settings.workload(case.workload))
-            verdicts = [(await check.judge(seen)).verdict for check in checks]
-            if not any(isinstance(verdict, Reject) for verdict in verdicts):
-                break
-        response.cost_usd = sum(attempt.cost_usd for attempt in response.attempts)
-        found.append(Answered(case, bool(source.is_right(case, response.attempts[-1].tier)), response))
-    return found
 
 
 def _tiers() -> tuple[str, ...]:

@@ -115,6 +115,7 @@ class Completer:
             second_cost_usd=ask.policy.second_cost_usd,
             forced_start=ask.forced_start,
             start_tier=ask.policy.start_tier,
+            static_plan=ask.policy.static_plan,
             explore=ask.policy.explore,
             direct_threshold=ask.policy.direct_threshold,
             quality_target=ask.policy.quality_target,

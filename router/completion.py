@@ -8,7 +8,7 @@ from fallback.cascade import Step
 from fallback.checks import Case
 from fallback.checks.scorer import Assessment, ScorerCheck
 from fallback.errors import Failure
-from fallback.job import Job, Rejected, Resolution, Rules, Steering
+from fallback.job import Job, Rejected, Resolution, Rules, Steering, next_above
 from fallback.ledger import Ledger
 from fallback.types import Remedy, Reply
 from router.agreements import agreements_of
@@ -98,6 +98,8 @@ class Completion:
 
     def _steering(self, decided: Decided) -> Steering:
         deliberation = decided.deliberation
+        if deliberation is None and decided.question.static_plan == "fixed":
+            return next_above
         if deliberation is None:
             stakes = stakes_of(decided.question, None)
             return measured_steering(self._shared.experience, decided.question.workload, stakes)

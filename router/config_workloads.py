@@ -34,7 +34,8 @@ class WorkloadConfig(Section):
     """The policy of one workload.
 
     `start_tier` is the static plan's, used until a model or the workload's own escalations say
-    better. `explore` is the share of requests on which another start tier is tried on purpose.
+    better; with `static_plan = "fixed"` only a model does. `explore` is the share of requests on
+    which another start tier is tried on purpose.
     `direct_threshold` is the P(good) from which a tier is asked without paid checks. `quality_target` is
     the share of the best tier's quality to keep: the model brings what a mistake must be taken to cost
     for it, unless `mistake_cost_usd` says what a bad reply really costs this workload. `hopeless` is what a
@@ -49,6 +50,7 @@ class WorkloadConfig(Section):
     """
 
     start_tier: str = ""
+    static_plan: Literal["measured", "fixed"] = "measured"
     lowest_tier: str = ""
     highest_tier: str = ""
     deadline_s: Seconds = 120.0

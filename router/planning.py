@@ -135,6 +135,8 @@ def _why_not(plan: Plan, taken: Plan, decision: Decision, question: Question, st
         return "exploring, on purpose"
     if decision.mode is Mode.DIRECT:
         return f"P({decision.start_tier} is good) is enough to go there directly"
+    if not decision.model_version and question.static_plan == "fixed":
+        return "the static plan of this workload is fixed"
     if not decision.model_version:
         return "without a model only measured rejections move the plan"
     if plan.tiers[0] == decision.start_tier:

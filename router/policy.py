@@ -1,8 +1,8 @@
 """probabilities + economics + randomness → Decision. Pure: the randomness arrives as an argument.
 
 With a model the start tier is the one of greatest expected value, and a start tier that is confident
-enough is DIRECT. Without one the plan is static, moved by the workload's own escalation rate. With a
-small probability another start tier is taken on purpose; the propensity of every start is logged.
+enough is DIRECT. Without one the plan is static, moved by the workload's own escalation rate unless it is
+fixed. With a small probability another start tier is taken on purpose; the propensity of every start is logged.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fallback.cascade import Ask
 from fallback.plans import Delay
@@ -24,6 +25,8 @@ from router.scoring import RouterModel
 # Where neither the workload nor the model says what a bad reply costs: this many times the dearest
 # tier's expected cost. At 20 a tier is passed over only for one that is nearly as likely to be right.
 _MISTAKE_IN_TOP_TIER_CALLS = 20.0
+# Whether the plan without a model moves with the workload's own escalations, or is what the file says.
+StaticPlan = Literal["measured", "fixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,10 @@ class Question:
     """What is decided about. `allowed` are the tiers that may answer, cheapest first, none empty.
 
     `cost_usd` is each one's expected cost of one attempt; `start_tier` the static plan's, empty for the
-    cheapest; `quality_target` the share of the best tier's quality to keep, for which the model brings
-    the cost of a mistake unless `mistake_cost_usd` gives it. `insists`: a rejected reply is not handed back
-    while a tier above may be asked. `delay` is each tier's expected time, checks included; empty where unknown.
+    cheapest, and `static_plan` whether it moves; `quality_target` the share of the best tier's quality to keep,
+    for which the model brings the cost of a mistake unless `mistake_cost_usd` gives it.
+    `insists`: a rejected reply is not handed back while a tier above may be asked.
+    `delay` is each tier's expected time, checks included; empty where unknown.
     `standing` says what each tier's word counts for.
     `check_usd` is the checks' part of each cost. `latency_p95_s` bounds the 95th percentile of the request's time.
     `forced_start` is taken whatever would be better, to see what then.
@@ -44,6 +48,7 @@ class Question:
     features: Features
     cost_usd: Mapping[str, float]
     start_tier: str = ""
+    static_plan: StaticPlan = "measured"
     explore: float = 0.0
     direct_threshold: float = 0.9
     quality_target: float = 0.99
@@ -108,13 +113,15 @@ class Policy:
         static = question.start_tier if question.start_tier in question.allowed else question.allowed[0]
         name, stakes, timely = question.workload, stakes_of(question, None), self._timely(question, {})
         price_usd = {tier: stakes.price_usd(tier) for tier in question.allowed}
-        moved_to = self._experience.start_tier(name, static, question.allowed, price_usd)
+        moves = question.static_plan == "measured"
+        moved_to = self._experience.start_tier(name, static, question.allowed, price_usd) if moves else static
         best = question.forced_start or timely.nearest(moved_to)
         start, drawn, propensities = self._start(question, best, timely.starts)
         explored = drawn and start != best
         ladder = timely.chain(start, stakes)
         # A request drawn to explore skips nothing: else what is skipped could never show that it got better.
-        tiers = ladder if drawn else self._experience.without_skips(name, ladder, price_usd)
+        skips = moves and not drawn
+        tiers = self._experience.without_skips(name, ladder, price_usd) if skips else ladder
         moved = "" if moved_to == static else f", moved from {static} by its escalation rate"
         skipped = [tier for tier in ladder if tier not in tiers]
         if skipped:

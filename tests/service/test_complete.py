@@ -332,6 +332,22 @@ async def test_a_reply_that_no_tier_would_better_is_handed_back_early(tmp_path: 
         assert (response.tier, response.accepted, len(response.attempts)) == ("opus", False, 3)
 
 
+async def test_a_static_plan_skips_by_itself_what_fails_unless_it_is_fixed(tmp_path: Any) -> None:
+    """No reply is ever a label: `measured` learns that sonnet fails after haiku, `fixed` asks it every time."""
+    policy = {"checks": [{"check": "labels", "labels": ["a"]}], "explore": 0}
+    workloads = {"measured": policy, "fixed": {**policy, "static_plan": "fixed"}}
+    async with running(tmp_path, source=StaticSource("no label"), workloads=workloads) as service:
+        seen: dict[str, list[list[str]]] = {name: [] for name in workloads}
+        for name in workloads:
+            for _ in range(60):
+                response = await service.router.Complete(text_request(workload=name))
+                seen[name].append([attempt.tier for attempt in response.attempts])
+        assert seen["measured"][0] == ["haiku", "sonnet", "opus"]
+        assert seen["measured"][-1] == ["haiku", "opus"]
+        assert seen["fixed"] == [["haiku", "sonnet", "opus"]] * 60
+        attempts_are_requests(service)
+
+
 async def test_beyond_the_bound_requests_are_refused_at_once(tmp_path: Any) -> None:
     server = {"listen": "127.0.0.1:0", "max_in_flight": 1, "grace_s": 1}
     faults = {"rules": [{"first": 1, "action": {"kind": "hang"}}]}

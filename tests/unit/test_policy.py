@@ -108,6 +108,15 @@ def test_the_static_plan_skips_a_tier_that_fails_after_the_one_below() -> None:
     assert decide(experience=rejections(sonnet_too=0.1)).tiers == LADDER
 
 
+def test_a_fixed_plan_moves_and_skips_nothing_whatever_was_rejected() -> None:
+    never = rejections(sonnet_too=0.9)
+    for _ in range(2):
+        never.observe(make.outcome(0, attempts=[make.attempt(verdict=Reject("x"))] * 200))
+    assert decide(experience=never, static_plan="fixed").tiers == LADDER
+    assert decide(experience=never).tiers != LADDER
+    assert decide([0.2, 0.3, 0.95], static_plan="fixed").start_tier == "opus", "a model moves it"
+
+
 def test_a_request_drawn_to_explore_skips_nothing() -> None:
     decision = decide(experience=rejections(sonnet_too=0.9), drawn=0.0, explore=0.1)
     assert (decision.tiers, decision.explored) == (LADDER, False)
