@@ -29,11 +29,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerSettings:
-    """Opens at `failures` among the last `window` calls; stays open `open_s` ± `jitter`."""
+    """Opens at `failures` among the last `window` calls; then stays open `first_open_s` ± `jitter`.
+
+    Each probe that fails doubles that, up to `open_s`, until one is answered: a short outage is over soon, a long
+    one costs two probes in `open_s` (Envoy's ejection time grows so; ADR 0020).
+    """
 
     failures: int = 10
-    window: int = 20
+    window: int = 10
     open_s: float = 30.0
+    first_open_s: float = 5.0
     jitter: float = 0.2
     probes: int = 2
 
@@ -78,6 +83,7 @@ class Breaker:
         self._state = State.CLOSED
         self._opens_until_s = 0.0
         self._probes_out = 0
+        self._open_s = 0.0  # of the last opening, before jitter; 0 since a probe was answered
         self._period = 0  # counts openings: a call that began before one says nothing about the time after it
 
     @property
@@ -119,11 +125,13 @@ class Breaker:
             self._open()
         elif ending == "succeeded":
             self._state = State.CLOSED
+            self._open_s = 0.0
             self._recent.clear()
 
     def _open(self) -> None:
         spread = 1.0 + self._settings.jitter * (2.0 * self._uniform() - 1.0)
-        self._opens_until_s = self._clock.monotonic_s() + self._settings.open_s * spread
+        self._open_s = min(self._settings.open_s, 2.0 * self._open_s or self._settings.first_open_s)
+        self._opens_until_s = self._clock.monotonic_s() + self._open_s * spread
         self._state = State.OPEN
         self._period += 1
         self._recent.clear()

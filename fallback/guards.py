@@ -3,7 +3,7 @@
 Each Failure speaks to one of them (ADR 0014):
 
     failure                                          budget   breakers  besides
-    timeout, overload, connection, 5xx, no message   a token  count     –
+    timeout, overload, connection, 5xx, no message   a token  count     where half of the calls fail, the road ails
     408, 409                                         a token  –         –
     429                                              a token  –         the road is closed as long as it says
     credentials, model not served, spend limit       a token  –         the road is closed but for probes; an alarm
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fallback.access import Access, Alarm
+from fallback.ailing import Ailing, AilingSettings
 from fallback.breaker import Breaker, BreakerSettings, Permit, State
 from fallback.budget import RetryBudget
 from fallback.clock import Clock
@@ -34,6 +35,7 @@ class GuardSettings:
     endpoint: BreakerSettings = field(default_factory=BreakerSettings)
     provider: BreakerSettings = field(default_factory=lambda: BreakerSettings(failures=40, window=50))
     quota: QuotaSettings = field(default_factory=QuotaSettings)
+    ailing: AilingSettings = field(default_factory=AilingSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Call:
         """Ended in a Reply, whatever the checks will say of it."""
         self._budget.on_reply()
         self._guards.quota(self._road).replied(reply.headroom)
+        self._guards.ailing(self._road).ended(failed=False)
         for permit in self._permits:
             permit.succeeded()
         for probe in self._probes:
@@ -80,8 +83,11 @@ class Call:
             self._budget.on_failure()
         if isinstance(failure, RateLimited):
             self._guards.quota(self._road).limited(failure.retry_after_s)
+        ill = _tells_of_health(failure)
+        if ill:
+            self._guards.ailing(self._road).ended(failed=True)
         for permit in self._permits:
-            if _tells_of_health(failure):
+            if ill:
                 permit.failed()
             else:
                 permit.ignored()
@@ -114,6 +120,7 @@ class Guards:
         self._budgets: dict[str, RetryBudget] = {}
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._quotas: dict[tuple[str, str], Quota] = {}
+        self._ailing: dict[tuple[str, str], Ailing] = {}
         self.access = Access(settings.endpoint, clock, uniform, alarm)
 
     def budget(self, endpoint: Endpoint) -> RetryBudget:
@@ -128,6 +135,12 @@ class Guards:
         if (quota := self._quotas.get(road)) is None:
             quota = self._quotas[road] = Quota(self._settings.quota, self._clock)
         return quota
+
+    def ailing(self, road: tuple[str, str]) -> Ailing:
+        """The recent health of an (endpoint, tier)."""
+        if (ailing := self._ailing.get(road)) is None:
+            ailing = self._ailing[road] = Ailing(self._settings.ailing, self._clock)
+        return ailing
 
     def permit(self, endpoint: Endpoint, tier: str) -> Call | None:
         """Leave to call this endpoint for this tier now, or None."""
@@ -162,9 +175,10 @@ class Guards:
             return Hold(kind, wait_s)
         return Hold(RateLimited.kind if limited_s >= breakers_s else "breaker_open", wait_s)
 
-    def near_limit(self, endpoint: Endpoint, tier: str) -> bool:
-        """Whether this road's rate limit is nearly used up."""
-        return self.quota((endpoint.name, tier)).near
+    def avoided(self, endpoint: Endpoint, tier: str) -> bool:
+        """Whether another road is better, where there is one: the rate limit nearly used up, or many calls failing."""
+        road = (endpoint.name, tier)
+        return self.quota(road).near or bool(self.ailing(road))
 
     def first_open(self, endpoints: Iterable[Endpoint], tier: str) -> tuple[Endpoint, Hold]:
         """The road that opens first, with its hold: `breaker_open` for 0 s where it is merely busy with probes."""

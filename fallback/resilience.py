@@ -118,12 +118,12 @@ class Resilience:
         return ""
 
     def _start(self, job: Job, step: Step, ledger: Ledger) -> Walk:
-        """Where a step begins: on a road that is open, and near its rate limit only where no other has room."""
+        """Where a step begins: on a road that is open, and one that is better avoided only where there is no other."""
         walk = Walk(step, self._endpoints[step.tier.endpoints[0]])
-        for near_too in (False, True):
+        for avoided_too in (False, True):
             for tier in (step.tier, *self._neighbours(job, ledger, walk)):
                 road = self._road(tier, (), free=True)
-                if road is not None and (near_too or not self._guards.near_limit(road, tier.name)):
+                if road is not None and (avoided_too or not self._guards.avoided(road, tier.name)):
                     if tier is not step.tier:
                         walk.to_tier(tier, road)
                     walk.endpoint = road
@@ -144,18 +144,18 @@ class Resilience:
         )
 
     def _road(self, tier: Tier, tried: Iterable[str], *, free: bool) -> Endpoint | None:
-        """An open endpoint of a tier, preferably with room below its rate limit, whose budget allows another call."""
-        near: Endpoint | None = None
+        """An open endpoint of a tier whose budget allows another call, preferably one that need not be avoided."""
+        avoided: Endpoint | None = None
         for name in tier.endpoints:
             endpoint = self._endpoints[name]
             if name in tried or self._guards.hold(endpoint, tier.name) is not None:
                 continue
             if not free and not self._guards.budget(endpoint).allows:
                 continue
-            if not self._guards.near_limit(endpoint, tier.name):
+            if not self._guards.avoided(endpoint, tier.name):
                 return endpoint
-            near = near or endpoint
-        return near
+            avoided = avoided or endpoint
+        return avoided
 
     def _neighbours(self, job: Job, ledger: Ledger, walk: Walk) -> Iterator[Tier]:
         """The tiers that a Failure may lead to, nearest first and upwards first, that fit the time and money left.

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from fallback.ailing import AilingSettings
 from fallback.breaker import BreakerSettings
 from fallback.guards import GuardSettings
 from fallback.quota import QuotaSettings
@@ -24,8 +25,11 @@ class ResilienceConfig(Section):
     backoff_cap_s: Seconds = 5.0
     budget_tokens: Annotated[Number, Field(gt=0, le=10_000)] = 100.0
     budget_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.25
+    ailing_failures: Count = 10
+    ailing_window: Count = 20
     breaker_failures: Count = 10
-    breaker_window: Count = 20
+    breaker_window: Count = 10
+    breaker_first_open_s: Seconds = 5.0
     breaker_open_s: Seconds = 30.0
     near_limit: Annotated[Number, Field(ge=0, lt=1)] = 0.02
 
@@ -33,6 +37,8 @@ class ResilienceConfig(Section):
     def _can_open(self) -> Self:
         if self.breaker_failures > self.breaker_window:
             raise ValueError("breaker_failures must not exceed breaker_window")
+        if self.ailing_failures > self.ailing_window:
+            raise ValueError("ailing_failures must not exceed ailing_window")
         if self.backoff_base_s > self.backoff_cap_s:
             raise ValueError("backoff_base_s must not exceed backoff_cap_s")
         return self
@@ -43,10 +49,15 @@ class ResilienceConfig(Section):
 
     def guards(self) -> GuardSettings:
         """For the budgets and breakers."""
-        own = BreakerSettings(self.breaker_failures, self.breaker_window, self.breaker_open_s)
-        quota = QuotaSettings(self.near_limit)
-        settings = GuardSettings(self.budget_tokens, self.budget_ratio, endpoint=own, quota=quota)
-        return replace(settings, provider=replace(settings.provider, open_s=self.breaker_open_s))
+        first_s, longest_s = self.breaker_first_open_s, self.breaker_open_s
+        settings = GuardSettings(self.budget_tokens, self.budget_ratio)
+        return replace(
+            settings,
+            endpoint=BreakerSettings(self.breaker_failures, self.breaker_window, longest_s, first_s),
+            provider=replace(settings.provider, open_s=longest_s, first_open_s=first_s),
+            quota=QuotaSettings(self.near_limit),
+            ailing=AilingSettings(self.ailing_failures, self.ailing_window, self.breaker_first_open_s),
+        )
 
 
 class AdmissionConfig(Section):

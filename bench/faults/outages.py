@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Any
 
 from bench.faults.result import Result, percentile
 from bench.faults.stand import Calls, at_rate, stand
@@ -19,6 +20,15 @@ _KINDS: dict[str, tuple[type[Failure], float]] = {
     "refused": (ConnectionFailed, 0.001),
     "hang": (TimedOut, 30.0),
 }
+_TWO_ROADS = """
+[endpoints.eu]
+base_url = "http://127.0.0.1:{upstream}/eu"
+budget = "eu"
+[[tiers]]
+name = "haiku"
+model = "claude-haiku-5-5"
+endpoints = ["eu", "claude"]
+"""
 _NEVER = BreakerSettings(failures=10**9, window=10**9)
 
 
@@ -35,7 +45,8 @@ def full(scale: float, seed: int) -> Result:
             recovery.append(back_s)
     result.most("calls beyond one a request, most, budget alone", requests * (max(alone) - 1.0), 50)
     result.most("calls a request with breakers, most", max(together), 0.1, " ×")
-    result.most("from the end of the outage to full success, most", max(recovery), 30.0 * 1.2 + 5.0, " s")
+    longest_s = BreakerSettings().open_s * (1 + BreakerSettings().jitter)
+    result.most("from the end of the outage to full success, most", max(recovery), longest_s + 5.0, " s")
     return result
 
 
@@ -74,26 +85,31 @@ async def _try(bench: Bench) -> bool:
 
 
 def partial(scale: float, seed: int) -> Result:
-    """R5: 5, 20 and 50 per cent of the calls fail at random, in the real process; then all is well again."""
+    """R5: a share of the calls fails at random, of all, of one tier or of one endpoint; then all is well."""
     result = Result("R5", "partial outage", n=f"{int(100 * 10 * scale)} calls for each share", seed=seed)
-    with stand(latency="0.05,0.2", seed=seed) as here:
-        for share in (0.05, 0.2, 0.5):
-            with here.service() as (_, port):
-                asyncio.run(at_rate(port, 50.0, 2.0))
-                here.emulator.reset()
-                here.emulator.faults({"probability": share, "action": {"kind": "status", "status": 529}})
-                calls = asyncio.run(at_rate(port, 100.0, 10.0 * scale, timeout_s=20.0))
-                made = here.emulator.stats()["requests"] / calls.n
-                here.emulator.faults()
-                healed_s = time.monotonic()
-                after = asyncio.run(at_rate(port, 50.0, 12.0, timeout_s=20.0))
-            name = f"{share:.0%} fail: "
-            if share < 0.5:
-                result.least(f"{name}answered", 100 * calls.share(), 99.5 if share < 0.1 else 95.0, " %")
-                result.most(f"{name}calls a request", made, 1.08 if share < 0.1 else 1.25, " ×")
-            else:
-                result.told(f"{name}answered, calls a request", f"{calls.share():.1%}, {made:.2f} ×")
-            result.most(f"{name}full success after the end", _full_success_s(after, healed_s), 10.0, " s")
+    for share, only in ((0.05, ""), (0.2, ""), (0.5, ""), (0.5, "haiku"), (0.5, "one of two endpoints")):
+        more = _TWO_ROADS if "endpoints" in only else ""
+        with stand(more, latency="0.05,0.2", seed=seed) as here, here.service() as (_, port):
+            asyncio.run(at_rate(port, 50.0, 2.0))
+            here.emulator.reset()
+            rule: dict[str, Any] = {"probability": share, "action": {"kind": "status", "status": 529}}
+            here.emulator.faults(rule | ({"endpoint": "/eu"} if more else {"model": only} if only else {}))
+            calls = asyncio.run(at_rate(port, 100.0, 10.0 * scale, timeout_s=20.0))
+            made = here.emulator.stats()["requests"] / calls.n
+            here.emulator.faults()
+            healed_s = time.monotonic()
+            after = asyncio.run(at_rate(port, 50.0, 12.0, timeout_s=20.0))
+        name = f"{share:.0%} {f'of {only} ' if only else ''}fail: "
+        if share < 0.5:
+            result.least(f"{name}answered", 100 * calls.share(), 99.5 if share < 0.1 else 95.0, " %")
+            result.most(f"{name}calls a request", made, 1.08 if share < 0.1 else 1.25, " ×")
+        elif only:
+            result.least(f"{name}answered", 100 * calls.share(), 95.0, " %")
+        else:
+            # Refusing everything would be worse than the outage: about as many are answered as calls succeed.
+            result.least(f"{name}answered", 100 * calls.share(), 45.0, " %")
+            result.most(f"{name}calls a request", made, 1.25, " ×")
+        result.most(f"{name}full success after the end", _full_success_s(after, healed_s), 10.0, " s")
     return result
 
 
@@ -112,8 +128,9 @@ def breaker(scale: float, seed: int) -> Result:
     one = Breaker(settings, clock, rng.random)
     opened, wrong, most_probes, refuse_s = 0, 0, 0, []
     recent: list[bool] = []
-    opened_at_s = 0.0
-    for _ in range(steps):
+    opened_at_s, failed_probes = 0.0, 0
+    for step in range(steps):
+        share = (0.2, 0.6, 0.95)[step // 500 % 3]  # of the calls that fail: healthy, ill, as good as dead
         state = one.state
         began = time.perf_counter()
         permits = [one.permit() for _ in range(4 if state is State.HALF_OPEN else 1)]
@@ -124,14 +141,16 @@ def breaker(scale: float, seed: int) -> Result:
         if state is State.HALF_OPEN:
             most_probes = max(most_probes, len(given))
             open_s = clock.monotonic_s() - opened_at_s
-            wrong += open_s < settings.open_s * (1 - settings.jitter) - 1e-9
+            bar_s = min(settings.open_s, settings.first_open_s * 2**failed_probes)
+            wrong += open_s < bar_s * (1 - settings.jitter) - 1e-9
             recent = []
         for permit in given:
-            failed = rng.random() < 0.45
+            failed = rng.random() < share
             permit.failed() if failed else permit.succeeded()
             if state is State.CLOSED:
                 recent = [*recent, failed][-settings.window :]
                 wrong += (one.state is State.OPEN) != (sum(recent) >= settings.failures)
+        failed_probes = 0 if one.state is State.CLOSED else failed_probes + (state is State.HALF_OPEN)
         if one.state is State.OPEN and state is not State.OPEN:
             opened, opened_at_s, recent = opened + 1, clock.monotonic_s(), []
         clock.advance(rng.choice((0.001, 0.5, 10.0)))

@@ -85,7 +85,8 @@ class Bench:
     def obstacle(self, subject: Subject) -> str:
         """Why the tiers to be asked are left to callers now: `breaker` or `rate_limit`; empty where they are not.
 
-        A half-open breaker's probes are for callers, and so is what is left of a rate limit that is nearly used up.
+        A half-open breaker's probes are for callers, and so are what is left of a rate limit that is nearly used up and
+        what an ailing tier still answers.
         """
         judge, states = judge_of(subject.checks), self.guards.states()
         tiers = {subject.auditor_tier, judge.tier if judge else ""} if subject.auditor_tier else set()
@@ -93,9 +94,11 @@ class Bench:
             endpoint = self.endpoints[self.tiers[tier].endpoints[0]]
             keys = ((endpoint.name, tier), (endpoint.budget, ""))
             hold = self.guards.hold(endpoint, tier)
-            if self.guards.near_limit(endpoint, tier) or (hold is not None and hold.cause == RateLimited.kind):
+            near = self.guards.quota((endpoint.name, tier)).near
+            if near or (hold is not None and hold.cause == RateLimited.kind):
                 return "rate_limit"
-            if hold is not None or any(states.get(key, State.CLOSED) is not State.CLOSED for key in keys):
+            ill = hold is not None or self.guards.avoided(endpoint, tier)
+            if ill or any(states.get(key, State.CLOSED) is not State.CLOSED for key in keys):
                 return "breaker"
         return ""
 

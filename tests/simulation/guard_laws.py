@@ -19,6 +19,7 @@ class _Line:
 
     recent: deque[bool]
     opened_s: float = -1.0
+    failed_probes: int = 0
     since_s: float = -1.0
     probes_out: int = 0
 
@@ -61,7 +62,7 @@ class GuardLaws:
         line, now_s = self._line(endpoint, tier), self.clock.monotonic_s()
         probe = line.half_open
         if probe:
-            least_s = self.settings.endpoint.open_s * (1 - self.settings.endpoint.jitter)
+            least_s = self._open_s(line) * (1 - self.settings.endpoint.jitter)
             self.history.law(
                 "an open breaker lets no call pass",
                 holds=now_s >= line.opened_s + least_s - _EDGE_S,
@@ -85,15 +86,21 @@ class GuardLaws:
         if token.probe:
             line.probes_out = max(0, line.probes_out - 1)
             if failure is None:
-                line.opened_s, line.since_s = -1.0, self.clock.monotonic_s()
+                line.opened_s, line.failed_probes, line.since_s = -1.0, 0, self.clock.monotonic_s()
                 line.recent.clear()
             elif _ill(failure):
+                line.failed_probes += 1
                 self._open(line)
             return
         if failure is None or _ill(failure):
             line.recent.append(failure is not None)
             if sum(line.recent) >= self.settings.endpoint.failures:
                 self._open(line)
+
+    def _open_s(self, line: _Line) -> float:
+        """How long it stays open: twice as long for every probe that failed since one was answered."""
+        settings = self.settings.endpoint
+        return min(settings.open_s, settings.first_open_s * 2**line.failed_probes)
 
     def _open(self, line: _Line) -> None:
         line.opened_s = line.since_s = self.clock.monotonic_s()

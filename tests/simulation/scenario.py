@@ -41,7 +41,15 @@ def _config(linger_s: float) -> Config:
             ],
             "endpoints": {"one": {}, "two": {}},
             "store": {"max_wait_s": 0.5, "linger_s": linger_s},
-            "resilience": {"breaker_failures": 4, "breaker_window": 8, "breaker_open_s": 5.0, "budget_tokens": 20.0},
+            "resilience": {
+                "breaker_failures": 4,
+                "breaker_window": 8,
+                "breaker_first_open_s": 1.5,
+                "breaker_open_s": 5.0,
+                "budget_tokens": 20.0,
+                "ailing_failures": 3,
+                "ailing_window": 8,
+            },
             "workloads": {
                 "plain": {"checks": [good], "explore": 0.1, "deadline_s": 20.0},
                 "guarded": {"checks": [good], "failover_down": True, "deadline_s": 10.0, "unjudged": "escalate"},

@@ -140,7 +140,7 @@ def _leaking_admission(patch: pytest.MonkeyPatch) -> None:
         (_forgetful_store, ("recorded means on disk",)),
         (_double_entry, ("money adds up",)),
         (_unguarded, ("an open breaker lets no call pass", "half open admits a counted few")),
-        (_boundless, ("the retry budget holds", "an open breaker lets no call pass")),
+        (_boundless, ("the retry budget holds", "an open breaker lets no call pass", "half open admits")),
         (_hidden_retry, ("attempts are calls", "attempts are upstream calls")),
         (_judged_failure, ("a Failure gets no verdict", "a Failure gives no label")),
         (_leaking_admission, ("nothing is in flight after the end",)),

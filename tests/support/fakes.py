@@ -301,6 +301,6 @@ class Bench:
 def sensitive_breakers(failures: int = 1, window: int = 1, **provider: int) -> GuardSettings:
     """Endpoint breakers that open at once; the provider's stays out of the way unless told."""
     return GuardSettings(
-        endpoint=BreakerSettings(failures, window, open_s=30.0, jitter=0.0),
+        endpoint=BreakerSettings(failures, window, open_s=30.0, first_open_s=30.0, jitter=0.0),
         provider=BreakerSettings(provider.get("provider_failures", 1_000), provider.get("provider_window", 1_000)),
     )

@@ -18,7 +18,8 @@ STEPS = int(os.environ.get("TIERWISE_STEPS", "18000"))
 
 
 def _breaker(clock: FakeClock, *, uniform: float = 0.5, **changes: float) -> Breaker:
-    return Breaker(BreakerSettings(**changes), clock, lambda: uniform)  # type: ignore[arg-type]
+    settings = {"failures": 10, "window": 20, "first_open_s": 30.0} | changes
+    return Breaker(BreakerSettings(**settings), clock, lambda: uniform)  # type: ignore[arg-type]
 
 
 def _fail(breaker: Breaker, times: int) -> None:
@@ -126,6 +127,21 @@ def test_a_bad_probe_opens_it_for_another_period(clock: FakeClock) -> None:
     assert breaker.state is State.OPEN, "a probe of an earlier opening says nothing any more"
 
 
+def test_each_bad_probe_doubles_the_open_time_up_to_the_longest_and_a_good_one_begins_anew(clock: FakeClock) -> None:
+    breaker = Breaker(BreakerSettings(jitter=0.0), clock, lambda: 0.5)
+    _fail(breaker, 10)
+    seen = []
+    for _ in range(5):
+        seen.append(breaker.retry_after_s)
+        clock.advance(breaker.retry_after_s)
+        _fail(breaker, 1)
+    assert seen == pytest.approx([5.0, 10.0, 20.0, 30.0, 30.0])
+    clock.advance(30.0)
+    breaker.permit().succeeded()  # type: ignore[union-attr]
+    _fail(breaker, 10)
+    assert breaker.retry_after_s == pytest.approx(5.0)
+
+
 def test_calls_from_before_it_opened_count_neither_then_nor_after_it_closed_again(clock: FakeClock) -> None:
     breaker = _breaker(clock)
     hung = [breaker.permit() for _ in range(50)]
@@ -160,9 +176,12 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.real = Breaker(BreakerSettings(3, 5, open_s=10.0, jitter=0.0, probes=2), self.clock, lambda: 0.5)
+        self.real = Breaker(
+            BreakerSettings(3, 5, open_s=15.0, first_open_s=5.0, jitter=0.0, probes=2), self.clock, lambda: 0.5
+        )
         self.counted: list[bool] = []
         self.open_until: float | None = None
+        self.failed_probes = 0
         self.half_open = False
         self.era = 0
         self.probes: set[int] = set()
@@ -173,7 +192,8 @@ class BreakerMachine(RuleBasedStateMachine):
             self.open_until, self.half_open, self.probes = None, True, set()
 
     def _trip(self) -> None:
-        self.open_until, self.half_open, self.counted = self.clock.monotonic_s() + 10.0, False, []
+        open_s = (5.0, 10.0, 15.0)[min(2, self.failed_probes)]
+        self.open_until, self.half_open, self.counted = self.clock.monotonic_s() + open_s, False, []
         self.era += 1
 
     @rule(target=permits)
@@ -202,9 +222,10 @@ class BreakerMachine(RuleBasedStateMachine):
         if probe and self.half_open:
             self.probes.discard(number)
             if end == "failed":
+                self.failed_probes += 1
                 self._trip()
             elif end == "succeeded":
-                self.half_open, self.counted = False, []
+                self.half_open, self.failed_probes, self.counted = False, 0, []
         elif not probe and not self.half_open and end != "ignored":
             self.counted = [*self.counted, end == "failed"][-5:]
             if sum(self.counted) >= 3:

@@ -405,6 +405,34 @@ async def test_an_open_breaker_sends_the_first_call_elsewhere_for_free(clock: Fa
     assert bench.guards.budget(bench.endpoints["main"]).tokens == tokens
 
 
+async def test_a_road_of_which_half_of_the_calls_fail_is_avoided_and_where_there_is_no_other_still_called() -> None:
+    bench = Bench([reply("good")], guards=GuardSettings())
+    for tier_name in ("haiku", "sonnet"):
+        for failed in (True, False) * 9 + (True, True):  # the tenth failure of twenty, at most two in a row
+            call = bench.guards.permit(bench.endpoints["main"], tier_name)
+            assert call is not None
+            call.failed(errors.Overloaded()) if failed else call.replied(reply())
+    await bench.run()
+    assert bench.story == [("opus", "first", "reply")], "the nearest tier that does not ail"
+    await bench.run(bench.job("haiku", rules=Rules(failover_up=False)))
+    assert bench.story == [("haiku", "first", "reply")]
+    await bench.run(bench.job("haiku", "sonnet"))
+    assert bench.story == [("haiku", "first", "reply")], "both ail"
+    bench.clock.advance(5.0)
+    await bench.run()
+    assert bench.story == [("haiku", "first", "reply")], "tried anew after its time"
+
+
+async def test_of_two_endpoints_the_one_that_does_not_ail_is_called_first(clock: FakeClock) -> None:
+    bench = _two_roads(clock, [reply("good")], [reply("good")])
+    for failed in (True, False) * 9 + (True,):
+        call = bench.guards.permit(bench.endpoints["main"], "haiku")
+        assert call is not None
+        call.failed(errors.Overloaded()) if failed else call.replied(reply())
+    await bench.run()
+    assert bench.attempts[0].endpoint == "spare"
+
+
 async def test_every_breaker_open_fails_fast_and_says_how_long() -> None:
     bench = Bench([errors.Overloaded()], guards=sensitive_breakers())
     for name in ("haiku", "sonnet", "opus"):

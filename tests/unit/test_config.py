@@ -65,6 +65,8 @@ def test_a_full_file(tmp_path: Path) -> None:
         checks = [{ check = "labels", labels = ["a", "b"] }, { check = "regex", pattern = "^a" }]
         [resilience]
         breaker_failures = 5
+        breaker_first_open_s = 2
+        ailing_failures = 4
         breaker_open_s = 7
         [telemetry]
         prometheus_listen = "127.0.0.1:9464"
@@ -77,6 +79,7 @@ def test_a_full_file(tmp_path: Path) -> None:
     assert config.workload("unheard-of").start_tier == "big", "served under default"
     guards = config.resilience.guards()
     assert (guards.endpoint.failures, guards.endpoint.open_s, guards.provider.open_s) == (5, 7.0, 7.0)
+    assert (guards.endpoint.first_open_s, guards.provider.first_open_s, guards.ailing.failures) == (2.0, 2.0, 4)
     assert config.resilience.recovery().attempts_per_tier == 3
 
 
@@ -215,7 +218,8 @@ WRONG: list[tuple[str, str]] = [
     ("[resilience]\nattempts_per_tier = 0", "resilience.attempts_per_tier"),
     ("[resilience]\nbudget_ratio = 0", "resilience.budget_ratio"),
     ("[resilience]\nbudget_tokens = nan", "resilience.budget_tokens"),
-    ("[resilience]\nbreaker_failures = 21", "resilience: breaker_failures must not exceed breaker_window"),
+    ("[resilience]\nbreaker_failures = 11", "resilience: breaker_failures must not exceed breaker_window"),
+    ("[resilience]\nailing_failures = 21", "resilience: ailing_failures must not exceed ailing_window"),
     ("[resilience]\nbackoff_base_s = 6", "resilience: backoff_base_s must not exceed backoff_cap_s"),
     ("prices = 'nowhere.toml'", "prices: cannot read nowhere.toml"),
     ("prices = 3", "prices"),

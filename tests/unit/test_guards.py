@@ -25,7 +25,8 @@ def _guards(
 ) -> Guards:
     return Guards(
         GuardSettings(
-            endpoint=BreakerSettings(own, own, jitter=0.0), provider=BreakerSettings(provider, provider, jitter=0.0)
+            endpoint=BreakerSettings(own, own, first_open_s=30.0, jitter=0.0),
+            provider=BreakerSettings(provider, provider, first_open_s=30.0, jitter=0.0),
         ),
         clock,
         lambda: 0.5,
@@ -159,10 +160,10 @@ def test_a_road_near_its_limit_is_known_until_the_limit_is_whole_again(
 ) -> None:
     guards = _guards(clock)
     guards.permit(road, "haiku").replied(replace(reply(), headroom=Headroom(share, 20.0)))  # type: ignore[union-attr]
-    assert guards.near_limit(road, "haiku") is near
+    assert guards.avoided(road, "haiku") is near
     assert guards.hold(road, "haiku") is None
     clock.advance(20.0)
-    assert not guards.near_limit(road, "haiku")
+    assert not guards.avoided(road, "haiku")
 
 
 # --- what costs nothing ----------------------------------------------------------------------
@@ -228,7 +229,8 @@ def test_a_refusal_by_the_endpoints_breaker_gives_the_providers_probe_back(clock
 
 
 def test_a_hundred_refusals_take_no_place_of_the_provider(clock: FakeClock, road: Endpoint) -> None:
-    own, provider = BreakerSettings(1, 1, open_s=60.0, jitter=0.0), BreakerSettings(1, 1, open_s=30.0, jitter=0.0)
+    own = BreakerSettings(1, 1, open_s=60.0, first_open_s=60.0, jitter=0.0)
+    provider = BreakerSettings(1, 1, first_open_s=30.0, jitter=0.0)
     guards = Guards(GuardSettings(endpoint=own, provider=provider), clock, lambda: 0.5)
     guards.permit(road, "haiku").failed(errors.Overloaded())  # type: ignore[union-attr]
     clock.advance(31.0)  # the provider is half-open, haiku's own breaker still open
