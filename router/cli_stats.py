@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from router.config_sections import StoreConfig
+    from router.store import WorkloadStats
 
 _SQLITE = "sqlite:///"
 
@@ -57,17 +58,31 @@ def journal_lines(folder: Path | None) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--verify", is_flag=True, help="Also read every outcome of the period and count those that are damaged.")
 def stats(config_path: Path | None, url: str, days: float, *, as_json: bool, verify: bool) -> None:
-    """Per workload: share resolved by tier, escalations and their break-even line, cost, saving, what audits found.
+    """Per workload: share resolved by tier, escalations and their break-even lines, cost, saving, what audits found.
+
+    Tier after tier: how often a reply was rejected after the one before was, and where that has moved the plan without
+    a model: its start, and the tiers that it skips.
 
     Below it, the alarms of drift that stand: which tier is suspended in which workload, and why. What waits in the
     journal of this host is said on standard error, and what --verify finds.
     """
     from router.alarms import standing_alarms
     from router.config import ConfigError, load_config
+    from router.static_plans import StaticPlan, static_plan
     from router.stats import as_json as to_json
-    from router.stats import render, rows
+    from router.stats import render, render_chains, rows
     from router.store import StoreError
     from router.store.sql import SqlStore
+
+    def plan(numbers: WorkloadStats) -> StaticPlan | None:
+        policy = config.workload(numbers.workload)
+        return static_plan(
+            numbers,
+            config.allowed(policy),
+            start_tier=policy.start_tier,
+            fixed=policy.static_plan == "fixed",
+            second_cost_usd=policy.second_cost_usd,
+        )
 
     try:
         config = load_config(config_path)
@@ -76,7 +91,7 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool, ver
             click.echo(f"tierwise: {line}", err=True)
         store = SqlStore(existing(settings.url))
         since_s = time.time() - days * 86_400
-        found = rows(store.stats(since_s=since_s), config.ladder)
+        found = rows(store.stats(since_s=since_s), config.ladder, plan)
         alarms = standing_alarms(store.alarms())
         if verify:
             sound = sum(1 for _ in store.read(since_s=since_s))
@@ -90,7 +105,10 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool, ver
         return
     from rich.console import Console
 
-    Console(width=max(230, Console().width)).print(render(found))
+    console = Console(width=max(230, Console().width))
+    console.print(render(found))
+    if (chains := render_chains(found)) is not None:
+        console.print(chains)
     for alarm in alarms:
         since = datetime.fromtimestamp(alarm.at_s, UTC).strftime("%Y-%m-%d %H:%M")
         click.echo(f"alarm: {alarm.tier} in {alarm.workload} since {since} UTC: {alarm.words}")

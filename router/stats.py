@@ -7,7 +7,7 @@ break-even line is what these requests paid, not a list price.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from fallback.economics import break_even_rate
 from router.alarms import Alarm
 from router.experience import wilson
 from router.rates import Rate, clopper_pearson, false_accept, false_escalate
+from router.static_plans import StaticPlan
 from router.store import WorkloadStats
 
 if TYPE_CHECKING:
@@ -59,10 +60,34 @@ class StartTier:
 
 
 @dataclass(frozen=True, slots=True)
+class LaterTier:
+    """How often `tier`'s reply was rejected after `after`'s was, in chains without a model.
+
+    Up to `break_even` asking it before the next tier pays; None as with `StartTier`.
+    """
+
+    after: str
+    tier: str
+    next_tier: str
+    rejected: Share
+    break_even: float | None
+
+    @property
+    def finding(self) -> str:
+        """In words, what the interval says about the line."""
+        if self.break_even is None:
+            return "no line yet" if self.next_tier else "highest tier"
+        if self.rejected.high < self.break_even:
+            return "pays"
+        return "skip it" if self.rejected.low > self.break_even else "undecided"
+
+
+@dataclass(frozen=True, slots=True)
 class StatsRow:
     """One workload. `saved` is the share of the always-top-tier cost that was not spent; None without one.
 
-    `audits` are those for which a lot was drawn; their cost is in no other figure of the row.
+    `audits` are those for which a lot was drawn; their cost is in no other figure of the row. `static_plan` is where
+    the plan without a model stands by these numbers, None where a tier has no measured cost yet.
     """
 
     workload: str
@@ -72,6 +97,8 @@ class StatsRow:
     no_reply: int
     escalated: Share
     starts: tuple[StartTier, ...]
+    later: tuple[LaterTier, ...]
+    static_plan: StaticPlan | None
     attempts: int
     failures: int
     misroutes: Share
@@ -85,12 +112,16 @@ class StatsRow:
     false_escalate: Rate
 
 
-def rows(stats: Sequence[WorkloadStats], ladder: Sequence[str]) -> list[StatsRow]:
-    """One row a workload, in the given order. `ladder` names the tiers in cost order."""
-    return [_row(one, ladder) for one in stats]
+def rows(
+    stats: Sequence[WorkloadStats],
+    ladder: Sequence[str],
+    plan: Callable[[WorkloadStats], StaticPlan | None] = lambda _: None,
+) -> list[StatsRow]:
+    """One row a workload, in the given order. `ladder` names the tiers in cost order; `plan` gives the static plan."""
+    return [_row(one, ladder, plan(one)) for one in stats]
 
 
-def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
+def _row(stats: WorkloadStats, ladder: Sequence[str], plan: StaticPlan | None) -> StatsRow:
     reports = stats.feedback_good + stats.feedback_bad
     audited = _in_order({tally.tier: 0 for tally in stats.audits if tally.accepted}, ladder)
     return StatsRow(
@@ -101,6 +132,8 @@ def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
         no_reply=stats.no_reply,
         escalated=_share(stats.escalated, stats.requests),
         starts=tuple(_start(stats, tier, ladder) for tier in _in_order(stats.first_judged, ladder)),
+        later=tuple(_later(stats, *pair, ladder) for pair in _pairs(stats, ladder)),
+        static_plan=plan,
         attempts=stats.attempts,
         failures=stats.failures,
         misroutes=_share(stats.misroutes, stats.direct),
@@ -118,11 +151,30 @@ def _row(stats: WorkloadStats, ladder: Sequence[str]) -> StatsRow:
 
 
 def _start(stats: WorkloadStats, tier: str, ladder: Sequence[str]) -> StartTier:
+    next_tier, line = _line(stats, tier, ladder)
+    return StartTier(tier, next_tier, _share(stats.first_rejected.get(tier, 0), stats.first_judged[tier]), line)
+
+
+def _later(stats: WorkloadStats, after: str, tier: str, ladder: Sequence[str]) -> LaterTier:
+    next_tier, line = _line(stats, tier, ladder)
+    judged, rejected = stats.passages[after, tier]
+    return LaterTier(after, tier, next_tier, _share(rejected, judged), line)
+
+
+def _line(stats: WorkloadStats, tier: str, ladder: Sequence[str]) -> tuple[str, float | None]:
+    """The next tier, empty without one, and the rate of rejection up to which trying this one before it pays."""
     above = list(ladder[ladder.index(tier) + 1 :]) if tier in ladder else []
     next_tier = above[0] if above else ""
     costs = stats.attempt_cost_usd
     line = break_even_rate(costs[tier], costs[next_tier]) if tier in costs and next_tier in costs else None
-    return StartTier(tier, next_tier, _share(stats.first_rejected.get(tier, 0), stats.first_judged[tier]), line)
+    return next_tier, line
+
+
+def _pairs(stats: WorkloadStats, ladder: Sequence[str]) -> list[tuple[str, str]]:
+    """(tier whose reply was rejected, tier asked next), in cost order."""
+    place = {tier: rung for rung, tier in enumerate(ladder)}
+    found = [(after, tier) for after, tier in stats.passages if after]
+    return sorted(found, key=lambda pair: [(place.get(tier, len(place)), tier) for tier in pair])
 
 
 def _share(count: int, of: int) -> Share:
@@ -144,6 +196,8 @@ def as_json(found: Sequence[StatsRow], alarms: Sequence[Alarm] = ()) -> list[dic
         one = asdict(row)
         for start, given in zip(one["starts"], row.starts, strict=True):
             start["finding"] = given.finding
+        for later, found_later in zip(one["later"], row.later, strict=True):
+            later["finding"] = found_later.finding
         one["alarms"] = [
             {"tier": each.tier, "stream": each.stream.value, "at_s": each.at_s, "why": each.words}
             for each in alarms
@@ -195,6 +249,40 @@ def render(found: Sequence[StatsRow]) -> Table:
             Text(_percent(row.feedback_bad)),
             Text("\n".join(_audit_lines(row)) or "–"),
         )
+    return table
+
+
+def render_chains(found: Sequence[StatsRow]) -> Table | None:
+    """What chains without a model have shown, tier after tier, and where the static plan stands; None without any."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    told = [row for row in found if row.later or row.static_plan]
+    if not told:
+        return None
+    table = Table(
+        "workload",
+        "static plan",
+        "after a rejected",
+        "tier",
+        Column("rejected", justify="right"),
+        Column("break-even", justify="right"),
+        "finding",
+        title="without a model",
+        title_justify="left",
+        caption=Text(
+            "A tier pays after the one before was rejected while its own replies are rejected less than the line."
+        ),
+    )
+    for row in told:
+        names = (row.workload, row.static_plan.words if row.static_plan else "–")
+        for later in row.later:
+            line = "–" if later.break_even is None else f"{later.break_even:.1%}"
+            cells = (later.after, later.tier, _percent(later.rejected), line, later.finding)
+            table.add_row(*(Text(cell) for cell in (*names, *cells)))
+            names = ("", "")
+        if not row.later:
+            table.add_row(*(Text(cell) for cell in names))
     return table
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from fallback.emulator.static import StaticSource
+from fallback.types import Accept, Purpose, Reject, Verdict
 from router.journal import Journal
+from router.outcome import Outcome
 from router.store.sql import SqlStore
 from tests.support import outcomes as make
 from tests.support.service import running
@@ -97,6 +99,63 @@ async def test_stats_show_what_was_recorded(tmp_path: Any) -> None:
         code, out, _ = await tierwise("stats", "--store", service.store_url)
         assert code == 0
         assert "triage" in out
+
+
+def chains(rejected: int, accepted: int = 0, *, first: int, workload: str) -> list[Outcome]:
+    """Chains without a model: haiku's reply `rejected` and `accepted`; after a rejection sonnet's too, in 3 of 4."""
+    found = []
+    for number in range(rejected + accepted):
+        said: list[Verdict] = [Reject("wrong"), Reject("wrong") if number % 4 else Accept(), Accept()]
+        said = said[: 3 if number % 4 else 2] if number < rejected else [Accept()]
+        made = [
+            make.attempt(
+                tier, verdict=verdict, cost_usd=cost_usd, purpose=Purpose.ESCALATION if rung else Purpose.FIRST
+            )
+            for rung, (tier, cost_usd, verdict) in enumerate(zip(make.TIERS, (0.001, 0.010, 0.015), said, strict=False))
+        ]
+        found.append(make.outcome(first + number, workload=workload, attempts=made, received_at_s=time.time()))
+    return found
+
+
+def cells_of(out: str) -> list[list[str]]:
+    """The cells of printed tables, line by line."""
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if line.startswith("│")]
+
+
+async def test_stats_tell_tier_after_tier_what_pays_and_where_the_plan_has_moved(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/outcomes.db"
+    store = SqlStore(url)
+    store.write(chains(80, 120, first=1, workload="fixed"))
+    store.write(chains(80, first=301, workload="moved"))
+    store.write(chains(80, 120, first=601, workload="skipping"))
+    store.close()
+    config = tmp_path / "tierwise.toml"
+    config.write_text(f'[store]\nurl = "{url}"\n[workloads.fixed]\nstatic_plan = "fixed"\n')
+    code, out, _ = await tierwise("stats", "--config", str(config), "--json")
+    assert code == 0
+    fixed, moved, skipping = json.loads(out)
+    sonnet, opus = skipping["later"]
+    assert [sonnet[key] for key in ("after", "tier", "next_tier", "finding")] == ["haiku", "sonnet", "opus", "skip it"]
+    assert (sonnet["rejected"]["count"], sonnet["rejected"]["of"]) == (60, 80)
+    assert sonnet["break_even"] == pytest.approx(1 - 0.010 / 0.015)
+    assert [opus[key] for key in ("after", "tier", "next_tier", "finding")] == ["sonnet", "opus", "", "highest tier"]
+    assert (opus["rejected"]["count"], opus["rejected"]["of"]) == (0, 60)
+    assert skipping["static_plan"] == {"tiers": ["haiku", "opus"], "moved_from": "", "skipped": ["sonnet"]}
+    assert moved["static_plan"] == {"tiers": ["sonnet", "opus"], "moved_from": "haiku", "skipped": []}
+    assert fixed["static_plan"] == {"tiers": ["haiku", "sonnet", "opus"], "moved_from": "", "skipped": []}
+    code, out, _ = await tierwise("stats", "--config", str(config))
+    assert [line for line in cells_of(out) if line[0] in ("moved", "skipping") and len(line) == 7] == [
+        [
+            "moved",
+            "sonnet → opus (start moved from haiku)",
+            "haiku",
+            "sonnet",
+            "75.0% [64.5%–83.2%]",
+            "33.3%",
+            "skip it",
+        ],
+        ["skipping", "haiku → opus (skips sonnet)", "haiku", "sonnet", "75.0% [64.5%–83.2%]", "33.3%", "skip it"],
+    ]
 
 
 async def test_stats_tell_what_waits_in_the_journal_and_what_is_damaged(tmp_path: Any) -> None:
