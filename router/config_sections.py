@@ -101,7 +101,8 @@ class StoreConfig(Section):
     """Where outcomes go. `max_wait_s` bounds how long a reply waits for its outcome to be durable.
 
     `linger_s`: under load, how long a commit waits for company. `patience_s`: how long a commit may take before its
-    outcomes go to the `journal`, a folder, instead; they reach the store when it is back.
+    outcomes go to the `journal`, a folder, instead; they reach the store when it is back. `settle_s`: for how long
+    after a request its outcome may be in another replica's journal, so that nobody can call its id unknown.
     """
 
     url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///var/outcomes.db"
@@ -112,6 +113,7 @@ class StoreConfig(Section):
     journal_max_bytes: Annotated[int, Field(strict=True, ge=0, le=1 << 40)] = 256 << 20
     journal_sync: Flag = False
     feedback_window_s: Annotated[Number, Field(gt=0)] = 30 * 86_400.0
+    settle_s: Annotated[Number, Field(ge=0)] = 600.0
 
     @model_validator(mode="after")
     def _can_wait(self) -> Self:

@@ -7,6 +7,7 @@ learns from feature vectors.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,6 +147,7 @@ def passages(outcome: Outcome) -> list[Passage]:
 
 
 _LAST_SEQUENCE = 0xFFFF
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class RequestIds:
@@ -169,6 +171,11 @@ class RequestIds:
         else:  # many requests since the clock stepped back: time goes on by itself
             self._last_ms, self._sequence = self._last_ms + 1, 0
         return f"{self._last_ms:012x}{self._sequence:04x}{self._entropy(8).hex()}"
+
+    @staticmethod
+    def made_at_s(request_id: str) -> float | None:
+        """The wall time in an id, whichever process made it; None for what is no id of ours."""
+        return int(request_id[:12], 16) / 1000 if _ID.fullmatch(request_id) else None
 
 
 class AuditVerdict(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from router.audit.auditor import Auditor
 from router.completer import Ask
 from router.completion import Completion
 from router.generation import Generation
-from router.outcome import Feedback
+from router.outcome import Feedback, RequestIds
 from router.policy import mistake_cost_usd
 from router.recorder import Recorder
 from router.replays import Replays
@@ -186,9 +187,10 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
                 reason=request.reason,
                 reported_at_s=self._clock.wall_s(),
             )
-            window_s = generation.config.store.feedback_window_s
+            store_config = generation.config.store
+            window_s = store_config.feedback_window_s
             try:
-                async with asyncio.timeout(generation.config.store.max_wait_s):
+                async with asyncio.timeout(store_config.max_wait_s):
                     status, workload = await self._recorder.run(
                         lambda store: (
                             store.report(feedback, window_s=window_s),
@@ -197,8 +199,10 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
                     )
             except (StoreError, TimeoutError):
                 raise _later("the store cannot take feedback now") from None
-            if status is FeedbackStatus.UNKNOWN and self._recorder.behind:
-                raise _later("the outcome may not have reached the store yet")
+            if status is FeedbackStatus.UNKNOWN:
+                since_s = self._since_made_s(feedback)
+                if self._recorder.behind or since_s < store_config.settle_s:
+                    raise _later("the outcome may not have reached the store yet", since_s)
             already = _recorded(status)
             if not already:
                 self._telemetry.feedback(workload, good=feedback.good)
@@ -208,10 +212,20 @@ class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
 
         return await rpc.answer(work)
 
+    @staticmethod
+    def _since_made_s(feedback: Feedback) -> float:
+        """How long ago its request was made, by the id; inf for what no replica makes. Replicas' clocks may differ."""
+        made_at_s = RequestIds.made_at_s(feedback.request_id)
+        return math.inf if made_at_s is None else abs(feedback.reported_at_s - made_at_s)
 
-def _later(why: str) -> Refusal:
-    """What a report needs is not there now. A report is not journalled: its answer is what the store says of it."""
-    return Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", why, 1.0)
+
+def _later(why: str, since_s: float = 0.0) -> Refusal:
+    """What a report needs is not there now. A report is not journalled: its answer is what the store says of it.
+
+    The longer it has not been there, the later it is worth asking again: 1 s to 60 s.
+    """
+    retry_s = min(60.0, max(1.0, since_s / 4))
+    return Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", why, retry_s)
 
 
 def _recorded(status: FeedbackStatus) -> bool:

@@ -51,7 +51,9 @@ class FeedbackServiceServicer:
         one replaces the first.
         NOT_FOUND            no such request id
         FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
-        UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
+        UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay.
+        An id that is not in the store is told so for ten minutes (store.settle_s) after its
+        request, because its outcome may still wait in another replica's journal; then NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class FeedbackServiceStub:
     one replaces the first.
       NOT_FOUND            no such request id
       FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
-      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
+      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay.
+                           An id that is not in the store is told so for ten minutes (store.settle_s) after its
+                           request, because its outcome may still wait in another replica's journal; then NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -51,7 +53,9 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     one replaces the first.
       NOT_FOUND            no such request id
       FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
-      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
+      UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay.
+                           An id that is not in the store is told so for ten minutes (store.settle_s) after its
+                           request, because its outcome may still wait in another replica's journal; then NOT_FOUND.
     """
 
 class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,7 +71,9 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         one replaces the first.
           NOT_FOUND            no such request id
           FAILED_PRECONDITION  the outcome is past the feedback window, or had no reply
-          UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay
+          UNAVAILABLE          the store is down, or does not have the outcome yet: again after RetryInfo's delay.
+                               An id that is not in the store is told so for ten minutes (store.settle_s) after its
+                               request, because its outcome may still wait in another replica's journal; then NOT_FOUND.
         """
 
 def add_FeedbackServiceServicer_to_server(servicer: FeedbackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,7 +10,7 @@ from fallback.emulator.server import Emulator
 from fallback.emulator.static import StaticSource
 from tests.service.test_complete import until
 from tests.service.test_learning import publish
-from tests.support.replicas import Callers, Replica, kept_ids
+from tests.support.replicas import Callers, Replica, kept
 
 
 async def test_a_rolling_restart_and_a_new_model_cost_no_call(tmp_path: Any) -> None:
@@ -42,5 +42,5 @@ async def test_a_rolling_restart_and_a_new_model_cost_no_call(tmp_path: Any) -> 
             await replica.stop()
         await emulator.stop()
     assert set(callers.statuses) == {"OK"}
-    assert len(callers.request_ids) == callers.statuses["OK"]
-    assert set(callers.request_ids) <= kept_ids(store_url, folder / "outcomes.journal")
+    assert len(callers.recorded) == callers.statuses["OK"]
+    assert set(callers.recorded) <= kept(store_url, folder).keys()

@@ -17,9 +17,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from router.journal import Journal
+from router.store import Recorded
 from router.store.sql import SqlStore
-from router.v1 import router_pb2, router_pb2_grpc
-from tests.support.service import text_request
+from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
+from tests.support.service import details_of, text_request
 
 _BALANCED = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -38,6 +39,7 @@ endpoints = ["{name}"]
 base_url = "{upstream}"
 [store]
 url = "{store_url}"
+journal = "{folder}/{name}.journal"
 [model]
 directory = "{folder}/models"
 poll_s = 0.1
@@ -83,11 +85,12 @@ class Replica:
             state = await health_pb2_grpc.HealthStub(channel).Check(asked, wait_for_ready=True)
             assert state.status == health_pb2.HealthCheckResponse.SERVING
 
-    async def stop(self) -> int:
-        """SIGTERM; its exit code."""
-        assert self._process is not None
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code."""
+        if self._process is None:
+            return 0
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(how)
         return await self._process.wait()
 
     async def decides_with(self, version: str) -> None:
@@ -99,26 +102,34 @@ class Replica:
                 pass
 
 
-def kept_ids(store_url: str, journal: Path) -> set[str]:
-    """The request ids in the store, and in the journal for the next process to bring there."""
-    store, waiting = SqlStore(store_url), Journal(journal, max_bytes=1 << 30)
+def kept(store_url: str, folder: Path) -> dict[str, Recorded]:
+    """By request id: what is in the store, and in the journals here for the next process to bring there."""
+    store = SqlStore(store_url)
     try:
-        while group := waiting.peek(64):
-            store.write(group)
-            waiting.drop(len(group))
-        return {each.outcome.request_id for each in store.read()}
+        for journal in folder.glob("*.journal"):
+            waiting = Journal(journal, max_bytes=1 << 30)
+            while group := waiting.peek(64):
+                store.write(group)
+                waiting.drop(len(group))
+            waiting.close()
+        return {each.outcome.request_id: each for each in store.read()}
     finally:
-        waiting.close()
         store.close()
 
 
 @dataclass
 class Callers:
-    """Callers that never rest; what they got, and from which replica."""
+    """Callers that never rest; what they got, and from which replica.
 
+    With `judges` every reply is reported good as soon as it is there, by the same way; told to wait, they do.
+    """
+
+    judges: bool = False
     statuses: Counter[str] = field(default_factory=Counter)
+    reports: Counter[str] = field(default_factory=Counter)
     answered_by: Counter[str] = field(default_factory=Counter)
-    request_ids: list[str] = field(default_factory=list)
+    versions: Counter[str] = field(default_factory=Counter)
+    recorded: dict[str, str] = field(default_factory=dict)  # request id to the replica that answered
     over: bool = False
 
     async def call(self, target: str, *, at_once: int = 6, balanced: bool = True) -> None:
@@ -130,17 +141,38 @@ class Callers:
         if balanced:
             options.append(("grpc.service_config", json.dumps(_BALANCED)))
         async with grpc.aio.insecure_channel(target, options=options) as channel:
-            stub: Any = router_pb2_grpc.RouterServiceStub(channel)
-            await asyncio.gather(*(self._one(stub) for _ in range(at_once)))
+            await asyncio.gather(*(self._one(channel) for _ in range(at_once)))
 
-    async def _one(self, stub: Any) -> None:
+    async def _one(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = router_pb2_grpc.RouterServiceStub(channel)
         while not self.over:
             try:
                 reply = await stub.Complete(text_request(), timeout=60)
             except grpc.aio.AioRpcError as error:
                 self.statuses[f"{error.code().name} {error.details()}"] += 1
-            else:
-                self.statuses["OK"] += 1
-                self.answered_by[reply.attempts[-1].endpoint] += 1
-                if reply.recorded:
-                    self.request_ids.append(reply.request_id)
+                continue
+            self.statuses["OK"] += 1
+            self.answered_by[reply.attempts[-1].endpoint] += 1
+            self.versions[reply.decision.model_version] += 1
+            if reply.recorded:
+                self.recorded[reply.request_id] = reply.attempts[-1].endpoint
+                if self.judges:
+                    self.reports[await report_good(channel, reply.request_id)] += 1
+
+
+async def report_good(channel: grpc.aio.Channel, request_id: str) -> str:
+    """The status with which a report ends; one that is UNAVAILABLE with RetryInfo is made again, and that is said."""
+    stub: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
+    report = feedback_pb2.ReportOutcomeRequest(request_id=request_id, quality=feedback_pb2.QUALITY_GOOD)
+    waited = False
+    while True:
+        try:
+            await stub.ReportOutcome(report, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            delay_s = details_of(error)["retry_s"]
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or delay_s is None:
+                return f"{error.code().name} {error.details()}"
+            waited = True
+            await asyncio.sleep(delay_s)
+        else:
+            return "OK, told to wait" if waited else "OK"
