@@ -17,12 +17,14 @@ best of several uncertain beliefs flatters itself (the winner's curse; Smith & W
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# How much likelier a tier's reply is good where a cheaper one's was, as an odds ratio, for requests that look
-# alike to the model: what is hard for one tier is hard for the next.
+# Where it was not measured: how much likelier a tier's reply is good where a cheaper one's was, as an odds ratio, for
+# requests that look alike to the model: what is hard for one tier is hard for the next.
 ODDS_RATIO = 3.0
+# Where it was not measured: the share of bad replies that the checks notice.
+CAUGHT = 0.5
 
 LEAD = 0.15  # in P(good), of an earlier reply before the last, to be handed back in its place
 
@@ -87,23 +89,26 @@ def best_seen(seen: Mapping[str, float]) -> str:
 
 
 def chain_worth(
-    tiers: Iterable[str],
+    tiers: Sequence[str],
     p_good: Mapping[str, float],
     cost_usd: Mapping[str, float],
     *,
     mistake_cost_usd: float,
-    caught: float,
+    caught: float = CAUGHT,
+    odds_ratio: float = ODDS_RATIO,
 ) -> float:
-    """The worth of asking the first of `tiers`, where none was learned: a chain with a check of known power.
+    """The worth of asking the first of `tiers`, by the chain rule: a chain with a check of known power.
 
-    A bad reply is noticed with probability `caught`, and then the next tier is asked if that pays. Replies
-    are taken to be good independently of each other, which flatters the tiers after a failure.
+    A bad reply is noticed with probability `caught`, and then the next tier is asked if that pays. What a bad reply
+    says of the tiers above is `after_a_bad_reply`'s.
     """
-    worth = worth_of_going_on = 0.0
-    for tier in reversed(tuple(tiers)):
-        worth = p_good[tier] + (1.0 - p_good[tier]) * caught * max(0.0, worth_of_going_on)
-        worth_of_going_on = worth - cost_usd[tier] / mistake_cost_usd
-    return worth
+    tier, *above = tiers
+    p = p_good[tier]
+    if not above:
+        return p
+    believed = {each: after_a_bad_reply(p_good[each], p, odds_ratio=odds_ratio) for each in above}
+    on = chain_worth(above, believed, cost_usd, mistake_cost_usd=mistake_cost_usd, caught=caught, odds_ratio=odds_ratio)
+    return p + (1.0 - p) * caught * max(0.0, on - cost_usd[above[0]] / mistake_cost_usd)
 
 
 def after_a_bad_reply(p_good: float, p_other: float, *, odds_ratio: float = ODDS_RATIO) -> float:

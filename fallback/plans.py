@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
 
-from fallback.cascade import after_a_bad_reply
+from fallback.cascade import ODDS_RATIO, after_a_bad_reply
 
 _P95 = 0.95
 _NORMAL = NormalDist()
@@ -112,11 +112,11 @@ class Plan:
         return mistake_cost_usd * self.quality - self.cost_usd - second_cost_usd * self.time_s
 
 
-def plan_of(rungs: Sequence[Rung], after: Mapping[tuple[str, str], float]) -> Plan:
+def plan_of(rungs: Sequence[Rung], after: Mapping[tuple[str, str], float], *, odds_ratio: float = ODDS_RATIO) -> Plan:
     """What trying these in order would come to, at least one.
 
     `after` has P(the second's reply is good | the first's was rejected) where it was measured; elsewhere the two are
-    tied as `cascade.after_a_bad_reply` has it. The last one's reply is handed over whatever its checks say.
+    tied by `odds_ratio` (`cascade.after_a_bad_reply`). The last one's reply is handed over whatever its checks say.
     """
     reached, cost_usd, quality, so_far = 1.0, 0.0, 0.0, Delay()
     endings: list[tuple[float, Delay]] = []
@@ -129,13 +129,15 @@ def plan_of(rungs: Sequence[Rung], after: Mapping[tuple[str, str], float]) -> Pl
         rejected = (1.0 - p) * rung.caught if i + 1 < len(rungs) else 0.0
         endings.append((reached * (1.0 - rejected), so_far))
         for other in rungs[i + 1 :]:
-            tied = after_a_bad_reply(beliefs[other.tier], p)
+            tied = after_a_bad_reply(beliefs[other.tier], p, odds_ratio=odds_ratio)
             beliefs[other.tier] = after.get((rung.tier, other.tier), tied)
         reached *= rejected
     return Plan(tuple(beliefs), cost_usd, quality, tuple(endings))
 
 
-def all_plans(rungs: Sequence[Rung], after: Mapping[tuple[str, str], float] | None = None) -> list[Plan]:
+def all_plans(
+    rungs: Sequence[Rung], after: Mapping[tuple[str, str], float] | None = None, *, odds_ratio: float = ODDS_RATIO
+) -> list[Plan]:
     """Every tier alone, every chain of two or three, and from every tier to the top; by start, then length."""
     chosen: dict[tuple[int, ...], None] = {}
     for start in range(len(rungs)):
@@ -143,4 +145,4 @@ def all_plans(rungs: Sequence[Rung], after: Mapping[tuple[str, str], float] | No
         for size in range(3):
             chosen.update({(start, *more): None for more in combinations(above, size)})
         chosen[(start, *above)] = None
-    return [plan_of([rungs[i] for i in one], after or {}) for one in chosen]
+    return [plan_of([rungs[i] for i in one], after or {}, odds_ratio=odds_ratio) for one in chosen]

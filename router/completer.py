@@ -138,7 +138,7 @@ class Completer:
     def plans(self, decided: Decided) -> list[Weighed]:
         """Every plan that there was to choose from, beside the one that was taken."""
         question = decided.question
-        plans = plans_of(question, decided.decision.probabilities, self.experience)
+        plans = plans_of(question, decided.decision.probabilities, self.experience, decided.model)
         return weighed(plans, decided.decision, question, stakes_of(question, decided.model))
 
     def allowed(self, ask: Ask) -> tuple[str, ...]:

@@ -22,8 +22,6 @@ from router.certificate import UNBOUND, Standing
 from router.features import Features
 from router.scoring import Pair, RouterModel, Seen
 
-# Where a model has not learned what going on is worth: the share of bad replies that checks notice.
-CAUGHT = 0.5
 NOT_WORTH_IT = "not_worth_going_on"
 NO_TIME = "no_time_to_go_on"
 NOT_CERTIFIED = "not_certified"
@@ -172,7 +170,7 @@ class Deliberation:
                 seen = {each.source for each in self._seen}
                 expected = believed[tier]
                 for other in believed.keys() - seen:
-                    believed[other] = after_a_bad_reply(believed[other], expected)
+                    believed[other] = after_a_bad_reply(believed[other], expected, odds_ratio=self._model.tied.read)
                 believed[tier] = p_good
         return believed
 
@@ -228,9 +226,19 @@ class Deliberation:
 
     def _worth(self, tier: str, believed: Mapping[str, float], tiers: Sequence[str], mistake_cost_usd: float) -> float:
         state = tuple(source for source in self._model.sources if any(seen.source == source for seen in self._seen))
-        learned = self._model.worth_of(state, tier, believed, self._workload, mistake_cost_usd)
+        model = self._model
+        learned = model.worth_of(state, tier, believed, self._workload, mistake_cost_usd)
         if learned is not None:
             return learned
         chain = tiers[tiers.index(tier) :]
-        price_usd = {each: self._stakes.price_usd(each) for each in chain}
-        return chain_worth(chain, believed, price_usd, mistake_cost_usd=mistake_cost_usd, caught=CAUGHT)
+        worth = chain_worth(
+            chain,
+            believed,
+            {each: self._stakes.price_usd(each) for each in chain},
+            mistake_cost_usd=mistake_cost_usd,
+            caught=model.caught_in(self._workload),
+            odds_ratio=model.tied.unread,
+        )
+        if chain != model.tiers[model.tiers.index(tier) :]:  # what was learned holds with every tier above open
+            return worth
+        return model.corrected(worth, state, tier, believed, self._workload, mistake_cost_usd)

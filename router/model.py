@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from router.certificate import MAX_WORKLOADS, Certificate, from_json
 from router.features import BUCKETS, DENSE_NAMES, FEATURES_VERSION
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
-from router.scoring import Heads, RouterModel, Seen, Stack, State, tier_of
+from router.scoring import Heads, RouterModel, Seen, Stack, State, Tied, tier_of
 
 __all__ = ["MANIFEST", "WEIGHTS", "ModelError", "RouterModel", "Seen", "load_model"]
 
@@ -43,6 +43,7 @@ _MEMBERS = 4_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._#-]{0,63}")
 _MAX_NAMES = 64
 _MAX_RATIO = 100.0
+_MAX_ODDS = 1_000.0
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -149,11 +150,6 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
     mistakes = _array(arrays, "mistake_costs_usd", (None,))
     if (mistakes <= 0).any():
         raise ModelError(f"{WEIGHTS}: a mistake cost is not positive")
-    worth = {
-        (_state(name.split("|")[1], sources), name.split("|")[2]): _array(arrays, name, (len(mistakes), None))
-        for name in arrays
-        if name.startswith("worth|") and name.count("|") == 2
-    }
     model = RouterModel(
         version=manifest["version"],
         tiers=tiers,
@@ -165,12 +161,15 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
         replies=_heads(arrays, "replies", len(sources), 2 * BUCKETS, both),
         stacks=stacks,
         mistake_costs_usd=mistakes,
-        worth=worth,
+        worth=_steps(arrays, "worth", len(mistakes), sources),
         quality_costs_usd=_figures(manifest, "quality_costs_usd"),
         metrics=_figures(manifest, "metrics"),
         certificates=_certificates(manifest, tiers),
         fitted_until=_fitted_until(manifest),
         expected=_expected(manifest),
+        corrections=_steps(arrays, "correction", len(mistakes), sources),
+        caught=_shares(manifest, "caught"),
+        tied=_tied(manifest),
     )
     if (model.scale <= 0).any():
         raise ModelError(f"{WEIGHTS}: a scale is not positive")
@@ -198,6 +197,17 @@ def _stacks(arrays: Arrays, tiers: tuple[str, ...], sources: tuple[str, ...]) ->
         bias = _array(arrays, f"stack_bias|{joined}", (len(tiers),), may_be_nan=True)
         found[_state(joined, sources)] = Stack(_array(arrays, name, (len(tiers), None)), bias)
     return found
+
+
+def _steps(
+    arrays: Arrays, kind: str, mistakes: int, sources: tuple[str, ...]
+) -> dict[tuple[State, str], NDArray[np.float64]]:
+    """Weights by (state, source to ask next)."""
+    return {
+        (_state(name.split("|")[1], sources), name.split("|")[2]): _array(arrays, name, (mistakes, None))
+        for name in arrays
+        if name.startswith(f"{kind}|") and name.count("|") == 2
+    }
 
 
 def _state(joined: str, sources: tuple[str, ...]) -> State:
@@ -263,6 +273,23 @@ def _expected(manifest: Mapping[str, Any]) -> dict[str, dict[str, dict[str, floa
                 if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0.0 < ratio < _MAX_RATIO:
                     raise ModelError(f"{MANIFEST}: expected holds something that is no ratio")
     return found
+
+
+def _shares(manifest: Mapping[str, Any], field: str) -> dict[str, float]:
+    shares = _figures(manifest, field)
+    if len(shares) > MAX_WORKLOADS or any(not 0.0 <= share <= 1.0 for share in shares.values()):
+        raise ModelError(f"{MANIFEST}: {field} is no table of shares of at most {MAX_WORKLOADS} workloads")
+    return shares
+
+
+def _tied(manifest: Mapping[str, Any]) -> Tied:
+    """As it would be without evidence where the manifest says nothing."""
+    ratios = _figures(manifest, "odds_ratios")
+    if not ratios:
+        return Tied()
+    if set(ratios) != {"unread", "read"} or any(not 0.0 < ratio <= _MAX_ODDS for ratio in ratios.values()):
+        raise ModelError(f"{MANIFEST}: odds_ratios are not `unread` and `read`, each above 0 and at most {_MAX_ODDS:g}")
+    return Tied(**ratios)
 
 
 def _figures(manifest: Mapping[str, Any], field: str) -> dict[str, float]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from fallback.cascade import ODDS_RATIO
 from fallback.plans import Delay, Plan, Rung, all_plans
-from router.deliberation import CAUGHT, Stakes
+from router.deliberation import Stakes
 from router.experience import Experience
 from router.outcome import Decision, Mode
+from router.scoring import RouterModel
 
 if TYPE_CHECKING:
     from router.policy import Question
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 _CENT = 1e-9
 
 
-def plans_of(question: Question, probabilities: Mapping[str, float], experience: Experience) -> list[Plan]:
-    """Every plan over the allowed tiers. `probabilities` are the model's P(good); empty without one.
+def plans_of(
+    question: Question, probabilities: Mapping[str, float], experience: Experience, model: RouterModel | None
+) -> list[Plan]:
+    """Every plan over the allowed tiers. `probabilities` are the model's P(good); both are missing where none decides.
 
     Without a model a reply is as good as it is likely to pass the checks, by the workload's measured rates.
     """
@@ -34,12 +38,12 @@ def plans_of(question: Question, probabilities: Mapping[str, float], experience:
             cost_usd=max(0.0, question.cost_usd[tier] - question.check_usd.get(tier, 0.0)),
             delay=question.delay.get(tier, Delay()),
             check_usd=question.check_usd.get(tier, 0.0),
-            caught=CAUGHT if probabilities else 1.0,
+            caught=model.caught_in(name) if model is not None else 1.0,
         )
         for tier in allowed
     ]
     after = {} if probabilities else {pair: experience.pass_rate(name, *pair) for pair in combinations(allowed, 2)}
-    return all_plans(rungs, after)
+    return all_plans(rungs, after, odds_ratio=model.tied.unread if model is not None else ODDS_RATIO)
 
 
 def fitting(plans: Sequence[Plan], latency_p95_s: float) -> list[Plan]:

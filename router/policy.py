@@ -81,7 +81,7 @@ class Policy:
             why = "no model" if model is None else f"model {model.version} does not know every tier"
             return self._static(question, why), None
         deliberation = deliberate(question, model)
-        timely = self._timely(question, deliberation.probabilities)
+        timely = self._timely(question, deliberation.probabilities, model)
         step = deliberation.first(question.time_left_s, timely.starts)
         assert isinstance(step, Ask)  # nothing is in hand yet
         best = question.forced_start or step.source
@@ -111,7 +111,7 @@ class Policy:
     def _static(self, question: Question, why: str) -> Decision:
         """The plan without a model: from the start tier upwards."""
         static = question.start_tier if question.start_tier in question.allowed else question.allowed[0]
-        name, stakes, timely = question.workload, stakes_of(question, None), self._timely(question, {})
+        name, stakes, timely = question.workload, stakes_of(question, None), self._timely(question, {}, None)
         price_usd = {tier: stakes.price_usd(tier) for tier in question.allowed}
         moves = question.static_plan == "measured"
         moved_to = self._experience.start_tier(name, static, question.allowed, price_usd) if moves else static
@@ -138,11 +138,11 @@ class Policy:
             expected_time_sd_s={tier: math.sqrt(delay.variance) for tier, delay in question.delay.items()},
         )
 
-    def _timely(self, question: Question, probabilities: Mapping[str, float]) -> Timely:
+    def _timely(self, question: Question, probabilities: Mapping[str, float], model: RouterModel | None) -> Timely:
         """What the bound on the 95th percentile leaves; plans are looked at only where there is one."""
         if question.latency_p95_s is None:
             return Timely(question.allowed)
-        plans = plans_of(question, probabilities, self._experience)
+        plans = plans_of(question, probabilities, self._experience, model)
         return Timely(question.allowed, question.latency_p95_s, tuple(fitting(plans, question.latency_p95_s)))
 
     def _start(self, question: Question, best: str, starts: tuple[str, ...]) -> tuple[str, bool, dict[str, float]]:

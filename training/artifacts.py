@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def save_model(fitted: Fitted, directory: Path, *, created_at_s: float) -> None:
         "fitted_until": model.fitted_until,
         "expected": dict(model.expected),
         "quality_costs_usd": dict(model.quality_costs_usd),
+        "caught": dict(model.caught),
+        "odds_ratios": asdict(model.tied),
         "metrics": dict(model.metrics),
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -113,6 +116,8 @@ def packed_weights(model: RouterModel) -> bytes:
         arrays[f"stack_bias|{'+'.join(state)}"] = stack.bias
     for (state, source), weights in model.worth.items():
         arrays[f"worth|{'+'.join(state)}|{source}"] = weights
+    for (state, source), weights in model.corrections.items():
+        arrays[f"correction|{'+'.join(state)}|{source}"] = weights
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

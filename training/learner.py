@@ -27,6 +27,7 @@ from router.model import ModelError, load_model
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from router.scoring import State
 from training.artifacts import save_model, write_certificates
+from training.asking_on import with_asking_on
 from training.dataset import Dataset
 from training.evaluate import logged_terms, terms
 from training.evidence import Cell, certify_policy, expected_ratios
@@ -37,6 +38,7 @@ from training.heads import MIN_EXAMPLES, TrainingSet, Vectors
 from training.nightly import CannotFit
 from training.offpolicy import Terms as Measured
 from training.offpolicy import point
+from training.results import CORRECTED
 from training.rows import Row
 from training.served import HeldOut, Served, Terms
 
@@ -83,6 +85,8 @@ class OutcomeLearner:
             )
         except TooLittleData as error:
             raise CannotFit(f"too little data for {error}") from None
+        progress("fit: what asking on is worth")
+        fitted = with_asking_on(fitted, data, self._terms)
         progress("fit: choose the mistake cost")
         costs = choose_mistake_costs(fitted, data, self._terms, targets=sorted({*TARGETS, target}))
         model = replace(fitted.model, quality_costs_usd=costs, fitted_until=data.rows[-1].request_id)
@@ -114,11 +118,17 @@ class OutcomeLearner:
         return plain.certified(certificates, version), certificates
 
     def thresholds(self, policy: Policy) -> Mapping[str, float]:
-        """The mistake cost in US dollars by quality target."""
+        """The mistake cost in US dollars by quality target, and what was learned of asking on."""
         if not isinstance(policy, Served):
             return {}
-        costs = sorted(policy.model.quality_costs_usd.items(), key=lambda item: float(item[0]))
-        return {f"cost of a mistake for {percent} % of the best quality, $": usd for percent, usd in costs}
+        model = policy.model
+        costs = sorted(model.quality_costs_usd.items(), key=lambda item: float(item[0]))
+        found = {f"cost of a mistake for {percent} % of the best quality, $": usd for percent, usd in costs}
+        names = sorted({*model.workloads, *model.caught})
+        found |= {f"share of bad replies that is noticed in {name}": model.caught_in(name) for name in names}
+        found["odds ratio of the next tier, after a bad reply"] = model.tied.unread
+        found["odds ratio of the next tier, after a bad reply that was read"] = model.tied.read
+        return found | {CORRECTED: float(len(model.corrections))}
 
 
 def training_set(data: Dataset) -> TrainingSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from router.features import BUCKETS, DENSE_NAMES, FEATURES_VERSION
 from router.model import FORMAT, MANIFEST, WEIGHTS
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
-from router.scoring import Array, Heads, RouterModel, Stack, State, stack_inputs, worth_inputs
+from router.scoring import Array, Heads, RouterModel, Stack, State, Tied, stack_inputs, worth_inputs
 
 TIERS = ("haiku", "sonnet", "opus")
 WORKLOADS = ("code", "maths")
@@ -49,9 +50,17 @@ def small_model(version: str = "small-1", seed: int = 0) -> RouterModel:
         stacks={state: stack(state) for state in STATES},
         mistake_costs_usd=np.geomspace(0.001, 1.0, 4),
         worth={((), tier): np.abs(rng.normal(size=(4, columns))) * 0.1 for tier in TIERS},
+        corrections={(("haiku",), "sonnet"): rng.normal(size=(4, columns)) * 0.02},
+        caught={"maths": 0.8},
+        tied=Tied(6.0, 2.0),
         quality_costs_usd={"99": 0.05},
         metrics={"auroc": 0.8},
     )
+
+
+def plain_model() -> RouterModel:
+    """The same with nothing learned of asking on but its worth."""
+    return replace(small_model(), corrections={}, caught={}, tied=Tied())
 
 
 def write_model(model: RouterModel, directory: Path) -> None:
@@ -69,6 +78,8 @@ def write_model(model: RouterModel, directory: Path) -> None:
         "sources": list(model.sources),
         "workloads": list(model.workloads),
         "quality_costs_usd": dict(model.quality_costs_usd),
+        "caught": dict(model.caught),
+        "odds_ratios": asdict(model.tied),
         "metrics": dict(model.metrics),
         "files": {WEIGHTS: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
     }

@@ -12,7 +12,7 @@ import pytest
 from router.certificate import Promise, State
 from router.features import Features
 from router.scoring import RouterModel, Seen
-from tests.support.small_models import TIERS, small_model
+from tests.support.small_models import TIERS, plain_model
 from training.evidence import certify_policy, current_models, expected_ratios, gather
 from training.follow import Means
 from training.rows import Label, Row, Source, Step
@@ -33,7 +33,7 @@ class Believes(RouterModel):
         return None
 
 
-MODEL = Believes(**{name: getattr(small_model(), name) for name in RouterModel.__slots__})
+MODEL = Believes(**{name: getattr(plain_model(), name) for name in RouterModel.__slots__})
 
 
 def served(mistake_cost_usd: float = 0.005, **terms: Any) -> Served:

@@ -17,6 +17,7 @@ from training.dataset import Dataset, read_dataset
 from training.follow import Constant
 from training.learner import OutcomeLearner, states_of, training_set
 from training.nightly import CannotFit
+from training.results import CORRECTED
 from training.rows import Label, Source
 from training.served import Served, Terms
 
@@ -146,7 +147,25 @@ def test_a_better_target_never_takes_mistakes_more_lightly(policy: Served) -> No
     assert set(costs) == {"95", "97", "98", "99", "100"}
     ordered = [costs[name] for name in sorted(costs, key=float)]
     assert ordered == sorted(ordered)
-    assert list(LEARNER.thresholds(policy).values()) == ordered
+    shown = LEARNER.thresholds(policy)
+    assert [usd for name, usd in shown.items() if name.startswith("cost of a mistake")] == ordered
+
+
+def test_what_was_learned_of_asking_on_is_shown_and_read_back(policy: Served, directory: Path) -> None:
+    model, read = policy.model, load_model(directory)
+    assert set(model.caught) == {"hard", "mixed"}, "nobody looked into 20 accepted replies to easy ones"
+    assert all(0.3 < share < 1.0 for share in model.caught.values())
+    assert (read.caught, read.tied, set(read.corrections)) == (model.caught, model.tied, set(model.corrections))
+    shown = LEARNER.thresholds(policy)
+    assert shown["share of bad replies that is noticed in hard"] == model.caught["hard"]
+    assert shown["odds ratio of the next tier, after a bad reply"] == model.tied.unread
+    assert shown[CORRECTED] == len(model.corrections)
+
+
+def test_without_evidence_the_chain_rule_stays_as_it_is(tmp_path: Path) -> None:
+    untold = fit(read_dataset(World(feedback=0.0, caught=0.9, explore=0.5, start="sonnet").log(600, seed=3)), tmp_path)
+    assert untold.model.caught == {}
+    assert untold.model.caught_in("hard") == cascade.CAUGHT
 
 
 def test_easy_requests_start_lower_than_hard_ones(policy: Served) -> None:

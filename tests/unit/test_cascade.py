@@ -49,7 +49,7 @@ def test_nothing_to_choose_from_is_an_error() -> None:
 
 def test_the_worth_of_a_chain_counts_what_the_check_catches_less_its_cost() -> None:
     p, cost = {"haiku": 0.6, "sonnet": 0.9}, {"haiku": 0.001, "sonnet": 0.02}
-    worth = chain_worth(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.5)
+    worth = chain_worth(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.5, odds_ratio=1.0)
     assert worth == pytest.approx(0.6 + 0.4 * 0.5 * (0.9 - 0.1))
     assert chain_worth(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.0) == pytest.approx(0.6)
 
@@ -57,7 +57,17 @@ def test_the_worth_of_a_chain_counts_what_the_check_catches_less_its_cost() -> N
 def test_going_on_that_does_not_pay_takes_nothing_away() -> None:
     p, cost = {"haiku": 0.6, "opus": 0.1}, {"haiku": 0.001, "opus": 1.0}
     assert chain_worth(("haiku", "opus"), p, cost, mistake_cost_usd=0.1, caught=1.0) == pytest.approx(0.6)
-    assert chain_worth((), p, cost, mistake_cost_usd=0.1, caught=1.0) == 0.0
+
+
+def test_what_a_bad_reply_says_of_the_tiers_above_counts_in_a_chain() -> None:
+    p, cost = {"haiku": 0.6, "sonnet": 0.9, "opus": 0.95}, {"haiku": 0.001, "sonnet": 0.02, "opus": 0.04}
+    worth = {
+        odds: chain_worth(tuple(p), p, cost, mistake_cost_usd=0.5, caught=1.0, odds_ratio=odds) for odds in (1.0, 10.0)
+    }
+    sonnet, opus = (after_a_bad_reply(p[tier], 0.6, odds_ratio=10.0) for tier in ("sonnet", "opus"))
+    last = after_a_bad_reply(opus, sonnet, odds_ratio=10.0)
+    assert worth[10.0] == pytest.approx(0.6 + 0.4 * (sonnet + (1 - sonnet) * (last - 0.08) - 0.04))
+    assert worth[10.0] < worth[1.0] == pytest.approx(0.6 + 0.4 * (0.9 + 0.1 * (0.95 - 0.08) - 0.04))
 
 
 shares = st.floats(0.001, 0.999)

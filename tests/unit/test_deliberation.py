@@ -9,11 +9,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fallback.cascade import Ask, Keep, Step
+from fallback.cascade import CAUGHT, Ask, Keep, Step
 from fallback.plans import Delay
 from router.deliberation import NO_TIME, NOT_WORTH_IT, Deliberation, Stakes
 from router.features import Features
-from router.scoring import RouterModel, Seen
+from router.scoring import RouterModel, Seen, Tied
 from tests.support.fakes import LADDER
 
 NOTHING = Features(np.zeros(0, dtype=np.uint32), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32))
@@ -25,6 +25,9 @@ class Believing:
 
     tiers = LADDER
     sources = LADDER
+    caught = CAUGHT
+    tied = Tied()
+    correction = 0.0
 
     def __init__(self, first: Sequence[float], **after: Sequence[float]) -> None:
         self._by_state = {(): first} | {tuple(state.split("_")): p for state, p in after.items()}
@@ -38,6 +41,41 @@ class Believing:
 
     def worth_of(self, *_: Any) -> None:
         return None
+
+    def caught_in(self, _workload: str) -> float:
+        return self.caught
+
+    def corrected(self, worth: float, *_: Any) -> float:
+        return worth + self.correction
+
+
+def believing(*first: float, caught: float = CAUGHT, tied: Tied | None = None, correction: float = 0.0) -> Believing:
+    """A model that has learned something of asking on."""
+    model = Believing(first)
+    model.caught, model.tied, model.correction = caught, tied or Tied(), correction
+    return model
+
+
+def test_the_more_bad_replies_are_noticed_the_lower_it_starts() -> None:
+    steps = [deliberation(believing(0.75, 0.95, 0.96, caught=caught)).first() for caught in (0.0, 1.0)]
+    assert [step.source for step in steps if isinstance(step, Ask)] == ["sonnet", "haiku"]
+
+
+def test_a_rejection_says_as_much_of_the_next_tier_as_was_measured() -> None:
+    hopeful = rejected(deliberation(believing(0.75, 0.5, 0.6, tied=Tied(read=1.0)), mistake_cost_usd=0.05))
+    hopeless = rejected(
+        deliberation(believing(0.75, 0.5, 0.6, tied=Tied(read=50.0)), mistake_cost_usd=0.05, rejected_cost_usd=0.05)
+    )
+    assert isinstance(hopeful, Ask)
+    assert isinstance(hopeless, Keep)
+
+
+def test_what_was_learned_of_asking_on_counts_while_every_tier_above_is_open() -> None:
+    doubtful = believing(0.75, 0.9, 0.95, correction=-0.5)
+    assert isinstance(rejected(deliberation(doubtful, mistake_cost_usd=0.02, rejected_cost_usd=0.02)), Keep)
+    thinking = deliberation(doubtful, mistake_cost_usd=0.02, rejected_cost_usd=0.02)
+    step = rejected(thinking, above=("sonnet",))
+    assert isinstance(step, Ask), "learned with opus above it: without, the chain rule holds"
 
 
 def deliberation(model: Believing, allowed: Sequence[str] = LADDER, **stakes: Any) -> Deliberation:

@@ -131,7 +131,9 @@ def test_the_plan_taken_is_marked_and_every_other_says_why_not() -> None:
     model = cast("RouterModel", Model([0.5, 0.6, 0.7]))
     experience = Experience(LADDER)
     decision, _ = Policy(experience, lambda: 1.0).decide(asked, model)
-    shown = weighed(plans_of(asked, decision.probabilities, experience), decision, asked, stakes_of(asked, model))
+    shown = weighed(
+        plans_of(asked, decision.probabilities, experience, model), decision, asked, stakes_of(asked, model)
+    )
     assert [one.plan.tiers for one in shown if one.taken] == [decision.tiers]
     assert all(one.why_not for one in shown if not one.taken)
     slow = [one for one in shown if not one.plan.fits(7.0)]
@@ -142,15 +144,16 @@ def test_the_plan_taken_is_marked_and_every_other_says_why_not() -> None:
 def test_a_forced_start_is_taken_and_the_others_say_so() -> None:
     asked = question(forced_start="opus")
     experience = Experience(LADDER)
-    decision, _ = Policy(experience, lambda: 1.0).decide(asked, cast("RouterModel", Model([0.95, 0.96, 0.97])))
+    model = cast("RouterModel", Model([0.95, 0.96, 0.97]))
+    decision, _ = Policy(experience, lambda: 1.0).decide(asked, model)
     assert (decision.start_tier, decision.mode) == ("opus", Mode.DIRECT)
-    shown = weighed(plans_of(asked, decision.probabilities, experience), decision, asked, stakes_of(asked, None))
+    shown = weighed(plans_of(asked, decision.probabilities, experience, model), decision, asked, stakes_of(asked, None))
     assert {one.why_not for one in shown if not one.taken} == {"the start was set to opus"}
     assert decide(forced_start="sonnet").start_tier == "sonnet"
 
 
 def test_measured_rates_make_the_plans_without_a_model() -> None:
-    plans = {plan.tiers: plan for plan in plans_of(question(), {}, rejections(sonnet_too=0.9))}
+    plans = {plan.tiers: plan for plan in plans_of(question(), {}, rejections(sonnet_too=0.9), None)}
     assert plans["haiku",].quality == pytest.approx(0.5, abs=0.02)
     assert plans["haiku", "sonnet"].quality == pytest.approx(0.5 + 0.5 * 0.1, abs=0.03)
     assert plans["sonnet",].quality == pytest.approx(0.8), "the prior, as a start"

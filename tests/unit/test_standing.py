@@ -18,7 +18,7 @@ from router.outcome import Decision, Mode
 from router.policy import Policy, Question
 from router.reply_features import reply_features
 from router.scoring import RouterModel, Seen
-from tests.support.small_models import TIERS, small_model
+from tests.support.small_models import TIERS, plain_model
 
 REQUEST = Request("maths", (Message("user", (TextBlock("What is 3 + 4?"),)),), 100, 100)
 FEATURES = request_features(REQUEST)
@@ -38,7 +38,7 @@ class Believes(RouterModel):
 
 BEFORE = {"haiku": 0.9, "sonnet": 0.92, "opus": 0.95}
 AFTER = {"haiku": 0.85, "sonnet": 0.90, "opus": 0.95}
-FIELDS = {name: getattr(small_model(), name) for name in RouterModel.__slots__}
+FIELDS = {name: getattr(plain_model(), name) for name in RouterModel.__slots__}
 MODEL = Believes(**FIELDS)
 
 
@@ -148,4 +148,4 @@ def test_exploration_goes_on_trying_a_barred_tier() -> None:
 
 def test_the_stand_in_is_a_model_otherwise() -> None:
     assert MODEL.tiers == TIERS
-    assert np.isfinite(replace(small_model(), version="other").scale).all()
+    assert np.isfinite(replace(plain_model(), version="other").scale).all()
