@@ -44,19 +44,30 @@ class Alarm:
     cleared: bool = False
 
     @property
+    def place(self) -> tuple[str, str, Stream]:
+        """Where it stands: one alarm at a time. A changed model id stands where truth does, which clears it."""
+        return self.workload, self.tier, Stream.TRUTH if self.stream is Stream.MODEL else self.stream
+
+    @property
+    def order(self) -> tuple[float, str, bool]:
+        """Of two events, the later is the greater."""
+        return self.at_s, self.request_id, self.cleared
+
+    @property
     def words(self) -> str:
         """Why, for people."""
         counts = f" ({self.observed:.0f} of {self.n}, {self.expected:.0f} allowed)" if self.n else ""
         return _IN_WORDS[self.stream] + counts
 
 
+def latest(events: Iterable[Alarm]) -> list[Alarm]:
+    """The last event of each place, raised or cleared; `events` in any order."""
+    found: dict[tuple[str, str, Stream], Alarm] = {}
+    for event in sorted(events, key=lambda event: event.order):
+        found[event.place] = event
+    return list(found.values())
+
+
 def standing_alarms(events: Iterable[Alarm]) -> list[Alarm]:
-    """Those raised and not cleared since; `events` in the order in which they happened."""
-    stand: dict[tuple[str, str, Stream], Alarm] = {}
-    for event in events:
-        key = event.workload, event.tier, event.stream
-        if event.cleared:
-            stand.pop(key, None)
-        else:
-            stand[key] = event
-    return list(stand.values())
+    """Those raised and not cleared since."""
+    return [event for event in latest(events) if not event.cleared]

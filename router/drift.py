@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from fallback.checks.scorer import ScorerCheck
 from fallback.types import Attempt, Reject, Remedy, Reply, Unjudged
-from router.alarms import Alarm, Stream
+from router.alarms import Alarm, Stream, latest
 from router.certificate import State
 from router.outcome import Outcome
 from router.scoring import RouterModel
@@ -92,6 +92,26 @@ class Drift:
         """Begin with the alarms that stood when the service stopped."""
         for alarm in alarms:
             self._stand(alarm)
+
+    def hear(self, events: Iterable[Alarm]) -> list[Alarm]:
+        """Follow what all replicas raised and cleared, this one's own events among them; what was news comes back.
+
+        An alarm that the model here has answered already does not stand here.
+        """
+        news = []
+        for event in latest(events):
+            workload, tier, stream = event.place
+            here = self._workloads.get(workload, {}).get(tier, _Watched()).alarms.get(stream)
+            if event.cleared:
+                if here is not None and here.order <= event.order:
+                    watched = self._watched(workload, tier)
+                    del watched.alarms[stream]
+                    watched.detectors.pop(stream, None)
+                    news.append(event)
+            elif here is None and not (self._model is not None and _answered(event, self._model, workload, tier)):
+                self._stand(event)
+                news.append(event)
+        return news
 
     # --- what is seen ------------------------------------------------------------------------
 
@@ -194,9 +214,9 @@ class Drift:
 
     def _stand(self, alarm: Alarm) -> None:
         """The alarm suspends; only what comes after it can clear it. A changed model id is cleared by truth."""
-        stream = Stream.TRUTH if alarm.stream is Stream.MODEL else alarm.stream
-        self._watched(alarm.workload, alarm.tier).alarms[stream] = alarm
-        self._detector(alarm.workload, alarm.tier, stream).alarm()
+        workload, tier, stream = alarm.place
+        self._watched(workload, tier).alarms[stream] = alarm
+        self._detector(workload, tier, stream).alarm()
 
     def _clear(self, watched: _Watched, stream: Stream, at: Alarm) -> None:
         raised = watched.alarms.pop(stream)

@@ -100,7 +100,7 @@ class Service:
         self.port = self._server.add_insecure_port(listen)
         await self._server.start()
         clock, recorder = self._clock, self.recorder
-        watches = (self.models.watch(), self.health.watch(), self.admission.watch(clock))
+        watches = (self.models.watch(), self.health.watch(), self.admission.watch(clock), self.watch.follow())
         retention = chores.enforce_retention(lambda: self.generation.config, recorder, clock)
         for watch in (*watches, chores.recover(recorder, clock), retention):
             self._tasks.add(asyncio.create_task(watch))

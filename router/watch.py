@@ -1,9 +1,14 @@
-"""Drift and what follows from it outside the process: log lines, metrics, and alarms kept in the store."""
+"""Drift and what follows from it outside the process: log lines, metrics, and alarms kept in the store.
+
+The store's log of alarms is what replicas share: one writes what it raises and clears, all read it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -19,6 +24,8 @@ from router.telemetry import AuditRun, Telemetry
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 1_000
 _PAUSE_S = 1.0
+FOLLOW_S = 2.0  # how often the other replicas' alarms are read
+_LOOK_BACK_S = 86_400.0  # an alarm may be written long after what it is about: the store was down
 
 
 class Errands(Protocol):
@@ -39,6 +46,7 @@ class Watch:
         self._errands = errands
         self._clock = clock
         self._waiting: list[Alarm] = []
+        self._own: deque[Alarm] = deque(maxlen=_MOST_WAITING)  # a reading may be older than the last of them
         self._writer: asyncio.Task[None] | None = None
 
     @property
@@ -52,6 +60,20 @@ class Watch:
             self.drift.restore(standing_alarms(await self._errands.run(lambda store: store.alarms())))
         except StoreError as error:
             _log.warning("no past alarms from the store: %s", error)
+
+    async def follow(self) -> None:
+        """For ever: what other replicas raise and clear holds here too. While the store is down, what is known does."""
+        while True:
+            await self._clock.sleep(FOLLOW_S)
+            since_s = min((each.at_s for each in self.drift.alarms()), default=math.inf)
+            since_s = min(since_s, self._clock.wall_s() - _LOOK_BACK_S)
+            try:
+                events = await self._errands.run(partial(_read, since_s))
+            except StoreError:
+                continue
+            for alarm in self.drift.hear([*events, *self._own]):
+                said = alarm.tier, alarm.workload, _state(alarm), alarm.words
+                _log.warning("drift: %s in %s is %s, says another replica: %s", *said)
 
     def audit(self, audit: Audit, run: AuditRun | None) -> None:
         """An audit was made."""
@@ -75,11 +97,9 @@ class Watch:
         await asyncio.gather(self._writer, timer, return_exceptions=True)
 
     def _told(self, alarm: Alarm) -> None:
-        if alarm.cleared:
-            _log.warning("drift: %s in %s is good again: %s", alarm.tier, alarm.workload, alarm.words)
-        else:
-            _log.warning("drift: %s in %s is suspended: %s", alarm.tier, alarm.workload, alarm.words)
+        _log.warning("drift: %s in %s is %s: %s", alarm.tier, alarm.workload, _state(alarm), alarm.words)
         self._telemetry.alarm(alarm)
+        self._own.append(alarm)
         if len(self._waiting) >= _MOST_WAITING:
             del self._waiting[0]
         self._waiting.append(alarm)
@@ -102,3 +122,11 @@ class Watch:
 
 def _put(alarms: list[Alarm], store: Store) -> None:
     store.write_alarms(alarms)
+
+
+def _read(since_s: float, store: Store) -> list[Alarm]:
+    return store.alarms(since_s=since_s)
+
+
+def _state(alarm: Alarm) -> str:
+    return "good again" if alarm.cleared else "suspended"

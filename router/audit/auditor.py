@@ -3,13 +3,14 @@
 The lot is drawn for every accepted reply of a workload that audits, before anything is known of it but that; its
 probability is recorded. What is drawn waits in a bounded queue while the service is busy. It is given up, and
 counted by reason, where it waited too long, where the queue or the day's money is full, or where a breaker is not
-closed: none of that hangs on how good the reply was.
+closed, or where nobody can say what was spent: none of that hangs on how good the reply was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ WORKERS = 4  # audits at once
 QUEUED = 64
 QUEUED_BYTES = 32 << 20
 PATIENCE_S = 60.0
+SPEND_KNOWN_S = 5.0  # how long what was read of all replicas' spending is good for
 _LOOK_S = 0.5  # how often a waiting audit looks whether it may go on
 _LOG_CLOSE_S = 2.0
 
@@ -83,20 +85,27 @@ class Auditor:
         self._queued_bytes = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._spend_known_at_s = -math.inf
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._queue)
 
-    async def remember(self) -> None:
-        """What audits have cost today, so that a restart does not spend a day's money twice."""
-        now_s = self._clock.wall_s()
+    async def remember(self) -> bool:
+        """Learn from the store what all replicas' audits have cost today; whether that is known.
+
+        A restart does not spend a day's money twice, nor do two replicas, but for what they began in `SPEND_KNOWN_S`.
+        """
+        asked_s, now_s = self._clock.monotonic_s(), self._clock.wall_s()
         since_s = now_s // DAY_S * DAY_S
         try:
-            self.budget.seed(await self._errands.run(lambda store: store.audit_spend_usd(since_s=since_s)), now_s)
+            self.budget.learn(await self._errands.run(lambda store: store.audit_spend_usd(since_s=since_s)), now_s)
         except StoreError as error:
             _log.warning("what audits have cost today is not known: %s", error)
+            return False
+        self._spend_known_at_s = asked_s
+        return True
 
     def consider(self, generation: Generation, ask: Ask, completed: Completed, trace_id: str) -> None:
         """Perhaps audit a request that has ended. Returns at once; nobody waits for what follows."""
@@ -231,6 +240,9 @@ class Auditor:
             await self._clock.sleep(_LOOK_S)
         if obstacle := task.bench.obstacle(subject):
             return self._skip(task, obstacle)
+        known_for_s = self._clock.monotonic_s() - self._spend_known_at_s
+        if known_for_s >= SPEND_KNOWN_S and not await self.remember():
+            return self._skip(task, "spend_unknown")
         holds: list[Hold] = []
 
         def afford(usd: float) -> bool:

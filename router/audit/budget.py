@@ -23,18 +23,22 @@ class Hold:
 
 
 class DayBudget:
-    """Spent and set aside together never exceed a workload's cap. A wall clock that steps back opens no new day."""
+    """Spent and set aside here together never exceed a workload's cap. A wall clock that steps back opens no new day.
+
+    What other processes spend counts from when it is learned.
+    """
 
     def __init__(self) -> None:
         self._day = 0
         self._spent_usd: defaultdict[str, float] = defaultdict(float)
         self._held_usd: defaultdict[str, float] = defaultdict(float)
 
-    def seed(self, spent_usd: Mapping[str, float], wall_s: float) -> None:
-        """What was spent today before this process began."""
+    def learn(self, spent_usd: Mapping[str, float], wall_s: float) -> None:
+        """What all processes have written down as spent, at `wall_s`; what was spent here may be in it or not."""
         self._turn(wall_s)
-        for workload, usd in spent_usd.items():
-            self._spent_usd[workload] += usd
+        if int(wall_s // DAY_S) == self._day:
+            for workload, usd in spent_usd.items():
+                self._spent_usd[workload] = max(self._spent_usd[workload], usd)
 
     def hold(self, workload: str, usd: float, *, cap_usd: float, wall_s: float) -> Hold | None:
         """Set aside the most that an audit may cost; None where that does not fit under the cap."""

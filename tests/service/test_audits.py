@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fallback.emulator.simulated import SimulatedSource
 from fallback.emulator.workloads import WORKLOADS, grade
 from fallback.emulator.workloads.triage import LABELS
+from router.audit import auditor
 from router.cli import main
 from router.outcome import Audit, AuditMethod, AuditVerdict
 from router.rates import false_accept
@@ -247,6 +248,32 @@ async def test_the_days_money_is_never_exceeded_and_a_restart_does_not_forget(tm
         await service.service.auditor.close(5.0)
         assert [a.cost_usd for a in audits(service)] == [one_usd] * 4
         assert service.service.auditor.budget.spent_usd("w") == pytest.approx(4 * one_usd)
+
+
+async def test_two_replicas_spend_the_days_money_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditor, "SPEND_KNOWN_S", 0.0)  # asked before every audit
+    asked = fakes.request("easy", workload="w", max_tokens=256, max_tokens_ceiling=256)
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    async with running(folders[0], source=WRONG, **workloads()) as service:
+        await service.router.Complete(text_request("easy", workload="w"))
+        [first] = await settled(service, 1)
+        one_usd, most_usd = first.cost_usd, service.service.generation.bench.resilience.bound_usd("sonnet", asked, 256)
+    policy = workloads(audit_usd_per_day=most_usd + 3.5 * one_usd)  # four in all, as above
+    store = {"url": f"sqlite:///{folders[0]}/outcomes.db", "journal": str(folders[1] / "journal")}
+    async with (
+        running(folders[0], source=WRONG, **policy) as one,
+        running(folders[1], source=WRONG, store=store, **policy) as two,
+    ):
+        for count, service in ((2, one), (3, two), (4, one)):
+            await service.router.Complete(text_request("easy", workload="w"))
+            await settled(one, count)
+        for service in (one, two, one, two):
+            await service.router.Complete(text_request("easy", workload="w"))
+        for service in (one, two):
+            await service.service.auditor.close(5.0)
+        assert [a.cost_usd for a in audits(one)] == [one_usd] * 4
 
 
 # --- side by side with feedback, statistics and traces ---------------------------------------

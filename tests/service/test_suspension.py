@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fallback.emulator.static import StaticSource
+from router import watch
 from router.cli import main
 from router.model import MANIFEST
 from router.v1 import router_pb2
@@ -80,6 +81,33 @@ async def test_a_tier_that_became_worse_is_suspended_and_everybody_is_told(tmp_p
         found = json.loads(CliRunner().invoke(main, ["stats", "--store", service.store_url, "--json"]).output)
         [row] = [row for row in found if row["workload"] == "triage"]
         assert [(alarm["tier"], alarm["stream"]) for alarm in row["alarms"]] == [("haiku", "checks")]
+
+
+async def test_a_suspension_reaches_the_other_replicas_and_so_does_its_end(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FOLLOW_S", 0.05)
+    folders = Path(tmp_path) / "one", Path(tmp_path) / "two"
+    for folder in folders:
+        publish(folder / "models", "v1")
+    store = {"url": f"sqlite:///{folders[0]}/outcomes.db", "journal": str(folders[1] / "journal")}
+    async with (
+        running(folders[0], source=StaticSource("no idea"), **SECTIONS) as one,
+        running(folders[1], source=StaticSource("refund"), store=store, **SECTIONS) as two,
+    ):
+        assert (await explained(two)).tiers[0] == "haiku"
+        await worsened(one)
+        await until(lambda: bool(two.service.watch.drift.alarms()))
+        assert list((await explained(two)).tiers) == ["sonnet"]
+        assert await health_of(two, "tierwise.drift") == NOT_SERVING
+        [alarm] = one.service.watch.drift.alarms()
+        publish(folders[0] / "models", "v2", since_s=alarm.at_s + 1.0)  # answers it where the first one looks
+        await until(lambda: one.service.models.version == "v2")
+        await explained(one)
+        await until(lambda: two.service.watch.calm)
+        assert (await explained(two)).tiers[0] == "haiku"
+        assert {each.cleared for each in one.service.store.alarms()} == {False, True}
+        assert len(one.service.store.alarms()) == 2  # nobody says twice what another said
 
 
 async def test_a_suspension_outlasts_a_restart_and_ends_with_a_certificate_made_of_newer_outcomes(

@@ -24,7 +24,7 @@ def test_what_is_set_aside_counts_until_it_is_known_what_it_cost() -> None:
 
 def test_workloads_have_their_own_money_and_every_day_new() -> None:
     budget = DayBudget()
-    budget.seed({"w": 1.0}, NOON_S)
+    budget.learn({"w": 1.0}, NOON_S)
     assert held(budget, 0.5) is None
     assert held(budget, 0.5, workload="other") is not None
     assert held(budget, 1.0, at_s=NOON_S + DAY_S) is not None
@@ -32,7 +32,7 @@ def test_workloads_have_their_own_money_and_every_day_new() -> None:
 
 def test_a_clock_that_steps_back_opens_no_new_day() -> None:
     budget = DayBudget()
-    budget.seed({"w": 1.0}, NOON_S)
+    budget.learn({"w": 1.0}, NOON_S)
     assert held(budget, 0.5, at_s=NOON_S - DAY_S) is None
     assert held(budget, 0.5) is None
 
@@ -44,6 +44,27 @@ def test_what_ends_after_midnight_is_paid_from_the_new_day() -> None:
     assert held(budget, 0.5, at_s=NOON_S + DAY_S) is None  # it may still cost that much today
     late.settle(0.5, NOON_S + DAY_S)
     assert budget.spent_usd("w") == 0.5
+
+
+def test_what_others_spent_is_learned_and_what_was_spent_here_is_not_counted_twice() -> None:
+    budget = DayBudget()
+    mine = held(budget, 0.25)
+    assert mine is not None
+    mine.settle(0.25, NOON_S)
+    budget.learn({"w": 0.25}, NOON_S)  # mine, as written
+    assert budget.spent_usd("w") == 0.25
+    budget.learn({"w": 0.75}, NOON_S)  # another's too
+    assert held(budget, 0.5) is None
+    assert held(budget, 0.25) is not None
+    budget.learn({"w": 0.5}, NOON_S)  # a reading that took its time
+    assert budget.spent_usd("w") == 0.75
+
+
+def test_yesterdays_spending_that_is_read_late_is_not_todays() -> None:
+    budget = DayBudget()
+    assert held(budget, 0.1, at_s=NOON_S + DAY_S) is not None
+    budget.learn({"w": 1.0}, NOON_S)
+    assert held(budget, 0.5, at_s=NOON_S + DAY_S) is not None
 
 
 @given(

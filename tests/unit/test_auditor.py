@@ -13,7 +13,7 @@ from fallback.errors import Overloaded
 from fallback.guards import Guards, GuardSettings
 from fallback.providers import Endpoint
 from fallback.types import Reject, Reply, ToolUseBlock
-from router.audit.auditor import PATIENCE_S, QUEUED, WORKERS, Auditor
+from router.audit.auditor import PATIENCE_S, QUEUED, SPEND_KNOWN_S, WORKERS, Auditor
 from router.audit.comparison import same_answer, sent_on
 from router.build import make_generation
 from router.completer import Ask
@@ -45,6 +45,9 @@ class Told:
         self.written: list[Audit] = []
         self.problems: list[StoreError] = []
         self.poison = ""
+        self.spent_usd: dict[str, float] = {}
+        self.asked_spending = 0
+        self.spending_unknown = False
 
     def audit(self, audit: Audit, run: AuditRun | None) -> None:
         self.audits.append(audit)
@@ -52,6 +55,12 @@ class Told:
 
     def audit_skipped(self, workload: str, reason: str) -> None:
         self.skipped.append(reason)
+
+    def audit_spend_usd(self, *, since_s: float) -> dict[str, float]:
+        self.asked_spending += 1
+        if self.spending_unknown:
+            raise StoreError("busy")
+        return self.spent_usd
 
     async def run(self, errand: Callable[[Any], Any]) -> Any:
         return errand(self)
@@ -215,6 +224,39 @@ async def test_a_day_without_money_has_no_audits() -> None:
     bench.consider(1)
     await bench.done()
     assert (bench.told.skipped, bench.provider.calls) == (["day_cap"], [])
+
+
+async def test_what_other_replicas_spent_today_is_spent() -> None:
+    bench = Bench(audit_usd_per_day=1.0)
+    bench.told.spent_usd = {"w": 1.0}
+    bench.consider(1)
+    await bench.done()
+    assert (bench.told.skipped, bench.provider.calls) == (["day_cap"], [])
+
+
+async def test_all_replicas_spending_is_read_again_when_it_is_old_and_not_for_every_audit() -> None:
+    bench = Bench(audit_usd_per_day=1.0)
+    for n in (1, 2):
+        bench.consider(n)
+        await until(lambda n=n: len(bench.told.written) == n)
+    assert bench.told.asked_spending == 1
+    bench.told.spent_usd = {"w": 1.0}
+    bench.clock.advance(SPEND_KNOWN_S)
+    bench.consider(3)
+    await bench.done()
+    assert (bench.told.asked_spending, bench.told.skipped) == (2, ["day_cap"])
+
+
+async def test_while_nobody_can_say_what_was_spent_nothing_is() -> None:
+    bench = Bench()
+    bench.told.spending_unknown = True
+    bench.consider(1)
+    await until(lambda: bool(bench.told.skipped))
+    assert (bench.told.skipped, bench.provider.calls) == (["spend_unknown"], [])
+    bench.told.spending_unknown = False
+    bench.consider(2)
+    await bench.done()
+    assert bench.audited == [2]
 
 
 async def test_what_was_found_is_written_when_the_store_is_back_and_one_bad_row_costs_itself() -> None:

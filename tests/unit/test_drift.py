@@ -250,6 +250,35 @@ def test_a_restart_begins_with_the_alarms_that_stood() -> None:
     assert watch.suspended() == set()
 
 
+def test_what_one_replica_raises_and_clears_holds_at_the_others() -> None:
+    first, other = alarmed(), Watch()
+    assert other.drift.hear(first.told) == first.told
+    assert other.drift.hear(first.told) == []
+    assert (other.suspended(), other.told) == ({"haiku"}, [])
+    first.reject(500, 0.05)
+    assert first.told[-1].cleared
+    assert other.drift.hear(first.told) == [first.told[-1]]
+    assert (other.suspended(), other.told) == (set(), [])
+    assert first.drift.hear(first.told) == []  # its own words are no news
+
+
+def test_a_replica_that_follows_can_itself_find_the_tier_good_again() -> None:
+    first, other = alarmed(), Watch()
+    other.drift.hear(first.told)
+    other.reject(500, 0.05)
+    assert other.told[-1].cleared
+    assert first.drift.hear([*first.told, *other.told]) == [other.told[-1]]
+    assert first.suspended() == set()
+
+
+def test_an_earlier_word_that_all_is_well_does_not_clear_a_later_alarm() -> None:
+    first = alarmed()
+    [raised] = first.told
+    earlier = replace(raised, at_s=raised.at_s - 1.0, cleared=True)
+    assert first.drift.hear([raised, earlier]) == []
+    assert first.suspended() == {"haiku"}
+
+
 def test_only_so_many_workloads_are_watched() -> None:
     watch = alarmed()
     for workload in ("a", "b", "c"):
