@@ -231,7 +231,7 @@ class Deliberation:
         if learned is not None:
             return learned
         chain = tiers[tiers.index(tier) :]
-        worth = chain_worth(
+        return chain_worth(
             chain,
             believed,
             {each: self._stakes.price_usd(each) for each in chain},
@@ -239,6 +239,3 @@ class Deliberation:
             caught=model.caught_in(self._workload),
             odds_ratio=model.tied.unread,
         )
-        if chain != model.tiers[model.tiers.index(tier) :]:  # what was learned holds with every tier above open
-            return worth
-        return model.corrected(worth, state, tier, believed, self._workload, mistake_cost_usd)

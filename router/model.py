@@ -150,6 +150,11 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
     mistakes = _array(arrays, "mistake_costs_usd", (None,))
     if (mistakes <= 0).any():
         raise ModelError(f"{WEIGHTS}: a mistake cost is not positive")
+    worth = {
+        (_state(name.split("|")[1], sources), name.split("|")[2]): _array(arrays, name, (len(mistakes), None))
+        for name in arrays
+        if name.startswith("worth|") and name.count("|") == 2
+    }
     model = RouterModel(
         version=manifest["version"],
         tiers=tiers,
@@ -161,13 +166,12 @@ def _model(manifest: Mapping[str, Any], arrays: Arrays) -> RouterModel:
         replies=_heads(arrays, "replies", len(sources), 2 * BUCKETS, both),
         stacks=stacks,
         mistake_costs_usd=mistakes,
-        worth=_steps(arrays, "worth", len(mistakes), sources),
+        worth=worth,
         quality_costs_usd=_figures(manifest, "quality_costs_usd"),
         metrics=_figures(manifest, "metrics"),
         certificates=_certificates(manifest, tiers),
         fitted_until=_fitted_until(manifest),
         expected=_expected(manifest),
-        corrections=_steps(arrays, "correction", len(mistakes), sources),
         caught=_shares(manifest, "caught"),
         tied=_tied(manifest),
     )
@@ -197,17 +201,6 @@ def _stacks(arrays: Arrays, tiers: tuple[str, ...], sources: tuple[str, ...]) ->
         bias = _array(arrays, f"stack_bias|{joined}", (len(tiers),), may_be_nan=True)
         found[_state(joined, sources)] = Stack(_array(arrays, name, (len(tiers), None)), bias)
     return found
-
-
-def _steps(
-    arrays: Arrays, kind: str, mistakes: int, sources: tuple[str, ...]
-) -> dict[tuple[State, str], NDArray[np.float64]]:
-    """Weights by (state, source to ask next)."""
-    return {
-        (_state(name.split("|")[1], sources), name.split("|")[2]): _array(arrays, name, (mistakes, None))
-        for name in arrays
-        if name.startswith(f"{kind}|") and name.count("|") == 2
-    }
 
 
 def _state(joined: str, sources: tuple[str, ...]) -> State:

@@ -30,7 +30,6 @@ DENSE_SCALE = 0.15  # of a standardised dense feature beside word weights of len
 DENSE_CLIP = 4.0
 _LOGIT_CLIP = 6.0
 _CENTRE = 0.5
-_FURTHER = 1.2  # beyond the mistake costs that something was learned for, times
 
 
 def tier_of(source: str) -> str:
@@ -141,7 +140,7 @@ class RouterModel:
     `worth` holds, by (state, source to try next), weights (mistake costs, k) over `worth_inputs`; the row is
     the one of the nearest of `mistake_costs_usd`. Where nothing is learned there, the chain rule holds
     (`fallback.cascade.chain_worth`), with `caught`, by workload the share of bad replies that is noticed, and the tiers
-    `tied`; `corrections` are to be added to it, in the form of `worth`. `quality_costs_usd` gives the mistake cost
+    `tied`. `quality_costs_usd` gives the mistake cost
     that reached a target quality in training, by target in per cent; `certificates` by workload what was certified.
     `fitted_until` is the last request that it was fitted on, empty where that is not known. `expected` gives, by
     workload, tier and stream (`router.drift`), what came of requests it had not seen as a multiple of what it said.
@@ -163,7 +162,6 @@ class RouterModel:
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
     fitted_until: str = ""
     expected: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-    corrections: Mapping[tuple[State, str], Array] = field(default_factory=dict)
     caught: Mapping[str, float] = field(default_factory=dict)
     tied: Tied = Tied()
 
@@ -211,34 +209,14 @@ class RouterModel:
         weights = self.worth.get((state, source))
         if weights is None:
             return None
-        return max(0.0, min(1.0, self._weighed(weights, believed, workload, mistake_cost_usd)))
-
-    def corrected(
-        self,
-        worth: float,
-        state: State,
-        source: str,
-        believed: Mapping[str, float],
-        workload: str,
-        mistake_cost_usd: float,
-    ) -> float:
-        """The chain rule's worth of having asked `source` next, corrected by what was learned of it, in [0, 1].
-
-        As it was where nothing was learned, or not for mistake costs like this.
-        """
-        weights, costs_usd = self.corrections.get((state, source)), self.mistake_costs_usd
-        if weights is None or not costs_usd[0] / _FURTHER <= mistake_cost_usd <= costs_usd[-1] * _FURTHER:
-            return worth
-        return max(0.0, min(1.0, worth + self._weighed(weights, believed, workload, mistake_cost_usd)))
+        nearest = int(np.abs(np.log(self.mistake_costs_usd) - math.log(mistake_cost_usd)).argmin())
+        p = np.array([[believed[tier] for tier in self.tiers]])
+        worth = float(worth_inputs(p, self.onehot(workload))[0] @ weights[nearest])
+        return max(0.0, min(1.0, worth))
 
     def caught_in(self, workload: str) -> float:
         """The share of bad replies that is noticed in the workload."""
         return self.caught.get(workload, CAUGHT)
-
-    def _weighed(self, weights: Array, believed: Mapping[str, float], workload: str, mistake_cost_usd: float) -> float:
-        nearest = int(np.abs(np.log(self.mistake_costs_usd) - math.log(mistake_cost_usd)).argmin())
-        p = np.array([[believed[tier] for tier in self.tiers]])
-        return float(worth_inputs(p, self.onehot(workload))[0] @ weights[nearest])
 
     def check(self) -> None:
         """Score once at every state: ValueError where stacks or worths do not fit the sources and workloads."""
@@ -248,7 +226,7 @@ class RouterModel:
             pairs = {pair: np.zeros((1, 2)) for pair in combinations(state, 2)}
             inputs = stack_inputs(state, {source: np.zeros(1) for source in state}, request, pairs, onehot)
             stack.probabilities(inputs)
-        for weights in (*self.worth.values(), *self.corrections.values()):
+        for weights in self.worth.values():
             worth_inputs(np.full((1, len(self.tiers)), _CENTRE), onehot) @ weights.T
 
     def onehot(self, workload: str) -> Array:

@@ -116,8 +116,6 @@ def packed_weights(model: RouterModel) -> bytes:
         arrays[f"stack_bias|{'+'.join(state)}"] = stack.bias
     for (state, source), weights in model.worth.items():
         arrays[f"worth|{'+'.join(state)}|{source}"] = weights
-    for (state, source), weights in model.corrections.items():
-        arrays[f"correction|{'+'.join(state)}|{source}"] = weights
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

@@ -154,7 +154,6 @@ def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[st
         Column("gate", no_wrap=True),
         "quality",
         "cost per 1,000",
-        "worth of asking on",
         box=None,
         pad_edge=False,
     )
@@ -163,7 +162,6 @@ def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[st
         mark = "→" if place == 0 else ""
         state = "passed, serves" if place == 0 else f"passed, {place} back" if place > 0 else "passed, withdrawn"
         quality, cost = (entry.metrics.get(name, math.nan) for name in ("quality", "cost_usd"))
-        corrected = int(entry.metrics.get("corrected_steps", 0.0))
         table.add_row(
             mark,
             escape(entry.version),
@@ -172,7 +170,6 @@ def show_models(console: Console, entries: Sequence[Entry], lineage: Sequence[st
             state,
             f"{quality:.1%}",
             f"${cost * 1000:,.3f}",
-            f"chain rule, corrected in {corrected} steps" if corrected else "chain rule",
             style="bold" if place == 0 else None,
         )
     console.print(table)

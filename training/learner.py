@@ -27,7 +27,6 @@ from router.model import ModelError, load_model
 from router.reply_features import REPLY_FEATURES_VERSION, REPLY_NAMES
 from router.scoring import State
 from training.artifacts import save_model, write_certificates
-from training.asking_on import with_asking_on
 from training.dataset import Dataset
 from training.evaluate import logged_terms, terms
 from training.evidence import Cell, certify_policy, expected_ratios
@@ -36,9 +35,9 @@ from training.follow import Constant, Means, Plan, Policy
 from training.gate import NEGLIGIBLE
 from training.heads import MIN_EXAMPLES, TrainingSet, Vectors
 from training.nightly import CannotFit
+from training.noticed import with_habits
 from training.offpolicy import Terms as Measured
 from training.offpolicy import point
-from training.results import CORRECTED
 from training.rows import Row
 from training.served import HeldOut, Served, Terms
 
@@ -85,8 +84,7 @@ class OutcomeLearner:
             )
         except TooLittleData as error:
             raise CannotFit(f"too little data for {error}") from None
-        progress("fit: what asking on is worth")
-        fitted = with_asking_on(fitted, data, self._terms)
+        fitted = with_habits(fitted, data)
         progress("fit: choose the mistake cost")
         costs = choose_mistake_costs(fitted, data, self._terms, targets=sorted({*TARGETS, target}))
         model = replace(fitted.model, quality_costs_usd=costs, fitted_until=data.rows[-1].request_id)
@@ -128,7 +126,7 @@ class OutcomeLearner:
         found |= {f"share of bad replies that is noticed in {name}": model.caught_in(name) for name in names}
         found["odds ratio of the next tier, after a bad reply"] = model.tied.unread
         found["odds ratio of the next tier, after a bad reply that was read"] = model.tied.read
-        return found | {CORRECTED: float(len(model.corrections))}
+        return found
 
 
 def training_set(data: Dataset) -> TrainingSet:

@@ -28,7 +28,7 @@ from training.progress import Progress, Silent
 from training.recertify import Certifier, certify_current, too_old
 from training.registry import CurrentChanged, Entry, Registry, RegistryError
 from training.report import write_report
-from training.results import CORRECTED, NIGHT_FILE, Data, Night, load_night, save_night
+from training.results import NIGHT_FILE, Data, Night, load_night, save_night
 
 _DAY_S = 86_400.0
 
@@ -268,11 +268,7 @@ def _publish(
         created_at_s=now_s,
         champion=night.champion,
         fingerprint=night.data.fingerprint,
-        metrics={
-            "quality": challenger.quality.value,
-            "cost_usd": challenger.cost_usd.value,
-            "corrected_steps": night.thresholds.get(CORRECTED, 0.0),
-        },
+        metrics={"quality": challenger.quality.value, "cost_usd": challenger.cost_usd.value},
     )
     try:
         registry.publish(directory, entry, expected=night.champion or None, now_s=now_s)

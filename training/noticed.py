@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from fallback.cascade import CAUGHT, ODDS_RATIO
 from router.certificate import MAX_WORKLOADS
 from router.scoring import State, Tied
+from training.dataset import Dataset
+from training.fit import Fitted
 from training.labels import MIN_JUDGED
 from training.rows import Row, Source
 
@@ -31,6 +34,14 @@ _PRIOR_BAD = 10.0  # bad replies that the prior counts for
 _PRIOR_SD = 1.0  # of the odds ratio's logarithm
 _GRID = np.linspace(0.0, math.log(60.0), 241)  # of that logarithm
 _HALF = 0.5
+
+
+def with_habits(fitted: Fitted, data: Dataset) -> Fitted:
+    """The model with both, by the beliefs that the fit held out."""
+    rows, model = data.rows, fitted.model
+    beliefs = {state: held_out[: len(rows)] for state, held_out in fitted.beliefs.items()}
+    caught, tied = caught_shares(rows, beliefs, model.tiers), odds_ratios(rows, beliefs, model.tiers)
+    return replace(fitted, model=replace(model, caught=caught, tied=tied))
 
 
 def caught_shares(rows: Sequence[Row], beliefs: Mapping[State, Array], tiers: Sequence[str]) -> dict[str, float]:

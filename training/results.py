@@ -17,8 +17,6 @@ from router.rates import Rate
 
 NIGHT_FILE = "night.json"  # beside the model, in its version
 
-CORRECTED = "steps of asking on whose worth is corrected from the log"  # among a night's thresholds
-
 Kind = Literal["challenger", "champion", "logged", "constant", "shuffle", "oracle"]
 
 

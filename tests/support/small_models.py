@@ -50,7 +50,6 @@ def small_model(version: str = "small-1", seed: int = 0) -> RouterModel:
         stacks={state: stack(state) for state in STATES},
         mistake_costs_usd=np.geomspace(0.001, 1.0, 4),
         worth={((), tier): np.abs(rng.normal(size=(4, columns))) * 0.1 for tier in TIERS},
-        corrections={(("haiku",), "sonnet"): rng.normal(size=(4, columns)) * 0.02},
         caught={"maths": 0.8},
         tied=Tied(6.0, 2.0),
         quality_costs_usd={"99": 0.05},
@@ -59,8 +58,8 @@ def small_model(version: str = "small-1", seed: int = 0) -> RouterModel:
 
 
 def plain_model() -> RouterModel:
-    """The same with nothing learned of asking on but its worth."""
-    return replace(small_model(), corrections={}, caught={}, tied=Tied())
+    """The same with nothing measured of the chain rule."""
+    return replace(small_model(), caught={}, tied=Tied())
 
 
 def write_model(model: RouterModel, directory: Path) -> None:

@@ -35,8 +35,7 @@ def test_a_good_model_is_published_with_its_story(tmp_path: Path) -> None:
     assert entry.fingerprint == done.data.fingerprint
     assert done.evaluation is not None
     challenger = done.evaluation.of("challenger")[0]
-    gate = {"quality": challenger.quality.value, "cost_usd": challenger.cost_usd.value}
-    assert entry.metrics == {**gate, "corrected_steps": 0.0}
+    assert entry.metrics == {"quality": challenger.quality.value, "cost_usd": challenger.cost_usd.value}
     assert load_night(registry.path(done.version) / NIGHT_FILE) == done
     assert load_night(tmp_path / "last_night.json") == done
 

@@ -27,7 +27,6 @@ class Believing:
     sources = LADDER
     caught = CAUGHT
     tied = Tied()
-    correction = 0.0
 
     def __init__(self, first: Sequence[float], **after: Sequence[float]) -> None:
         self._by_state = {(): first} | {tuple(state.split("_")): p for state, p in after.items()}
@@ -45,14 +44,11 @@ class Believing:
     def caught_in(self, _workload: str) -> float:
         return self.caught
 
-    def corrected(self, worth: float, *_: Any) -> float:
-        return worth + self.correction
 
-
-def believing(*first: float, caught: float = CAUGHT, tied: Tied | None = None, correction: float = 0.0) -> Believing:
-    """A model that has learned something of asking on."""
+def believing(*first: float, caught: float = CAUGHT, tied: Tied | None = None) -> Believing:
+    """A model that has measured what the chain rule goes by."""
     model = Believing(first)
-    model.caught, model.tied, model.correction = caught, tied or Tied(), correction
+    model.caught, model.tied = caught, tied or Tied()
     return model
 
 
@@ -68,14 +64,6 @@ def test_a_rejection_says_as_much_of_the_next_tier_as_was_measured() -> None:
     )
     assert isinstance(hopeful, Ask)
     assert isinstance(hopeless, Keep)
-
-
-def test_what_was_learned_of_asking_on_counts_while_every_tier_above_is_open() -> None:
-    doubtful = believing(0.75, 0.9, 0.95, correction=-0.5)
-    assert isinstance(rejected(deliberation(doubtful, mistake_cost_usd=0.02, rejected_cost_usd=0.02)), Keep)
-    thinking = deliberation(doubtful, mistake_cost_usd=0.02, rejected_cost_usd=0.02)
-    step = rejected(thinking, above=("sonnet",))
-    assert isinstance(step, Ask), "learned with opus above it: without, the chain rule holds"
 
 
 def deliberation(model: Believing, allowed: Sequence[str] = LADDER, **stakes: Any) -> Deliberation:

@@ -52,26 +52,12 @@ def test_what_is_read_scores_as_what_was_written(version: Path) -> None:
     assert worth is not None
     assert 0.0 <= worth <= 1.0
     assert (read.caught, read.tied) == (written.caught, written.tied) == ({"maths": 0.8}, Tied(6.0, 2.0))
-    assert read.corrected(0.5, ("haiku",), "sonnet", believed, "maths", 0.01) != 0.5
-    for mistake_usd in (0.001, 0.01, 1.0):
-        corrected = read.corrected(0.5, ("haiku",), "sonnet", believed, "maths", mistake_usd)
-        assert corrected == pytest.approx(written.corrected(0.5, ("haiku",), "sonnet", believed, "maths", mistake_usd))
 
 
-def test_where_nothing_was_learned_of_a_step_the_rule_stands(version: Path) -> None:
-    model = load_model(version)
-    believed = model.probabilities(request_features(REQUEST), "maths")
-    assert model.corrected(0.5, ("haiku",), "opus", believed, "maths", 0.01) == 0.5
-    for mistake_usd in (0.0005, 2.0):  # learned for a tenth of a cent to a dollar
-        assert model.corrected(0.5, ("haiku",), "sonnet", believed, "maths", mistake_usd) == 0.5
-    assert [model.caught_in(name) for name in ("maths", "code")] == [0.8, CAUGHT]
-
-
-def test_a_model_of_before_anything_was_learned_of_asking_on_is_read(version: Path) -> None:
+def test_a_model_of_before_anything_was_measured_is_read(version: Path) -> None:
     remanifest(version, lambda manifest: [manifest.pop(name) for name in ("caught", "odds_ratios")])
-    repack(version, lambda found: found.pop("correction|haiku|sonnet"))
     model = load_model(version)
-    assert (model.caught, model.tied, model.corrections) == ({}, Tied(), {})
+    assert (model.caught, model.tied, model.caught_in("maths")) == ({}, Tied(), CAUGHT)
 
 
 def test_a_tier_that_the_model_does_not_know_has_no_probability(version: Path) -> None:
@@ -237,12 +223,6 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "caught in too many workloads": setting("caught", {str(n): 0.5 for n in range(1_001)}),
     "odds ratio of zero": setting("odds_ratios", {"unread": 0.0, "read": 3.0}),
     "odds ratio missing": setting("odds_ratios", {"read": 3.0}),
-    "correction too narrow": arrays(
-        lambda found: found.update({"correction|haiku|sonnet": found["correction|haiku|sonnet"][:, :-1]})
-    ),
-    "correction after an unknown source": arrays(
-        lambda found: found.update({"correction|mythos|sonnet": found["correction|haiku|sonnet"]})
-    ),
     "fitted until a number": setting("fitted_until", 3),
     "no weights": lambda version: (version / WEIGHTS).unlink(),
     "truncated": truncate,
