@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 
 from fallback.clock import Clock
 
-_SERVICES = ("", "router.v1.RouterService", "router.v1.FeedbackService")
+SERVICES = ("", "router.v1.RouterService", "router.v1.FeedbackService")
 _EVERY_S = 0.5
 
 
@@ -48,7 +48,7 @@ class Health:
         parts = {name: probe() for name, probe in self._parts.items()}
         for name, well in parts.items():
             await self.servicer.set(name, _status(well=well))
-        for name in _SERVICES:
+        for name in SERVICES:
             await self.servicer.set(name, _status(well=parts["tierwise.provider"]))
 
     async def watch(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fallback.clock import Clock
 from router.model import ModelError, load_model
+from router.outcome import RequestIds
 from router.scoring import RouterModel
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,11 @@ class ModelSource:
     def version(self) -> str:
         """Its version; empty without one."""
         return self._model.version if self._model is not None else ""
+
+    @property
+    def learned_until_s(self) -> float | None:
+        """The wall time of the newest request that it learned from; None where that is not known."""
+        return RequestIds.made_at_s(self._model.fitted_until) if self._model is not None else None
 
     @property
     def problem(self) -> str:

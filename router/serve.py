@@ -212,7 +212,9 @@ class Service:
         telemetry.watch_admission(
             lambda: admission.limit, lambda: {each.name.lower(): n for each, n in admission.refused.items()}
         )
-        telemetry.watch_model(lambda: self.models.version)
+        models = self.models
+        telemetry.watch_model(lambda: models.version, lambda: bool(models.problem), lambda: models.learned_until_s)
+        telemetry.watch_store(lambda: self.store.corrupt_rows)
         telemetry.watch_health(self.health.states)
         telemetry.watch_drift(
             lambda: {(each.workload, each.tier, each.stream.value): 1.0 for each in self.watch.drift.alarms()}

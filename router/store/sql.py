@@ -65,7 +65,7 @@ class SqlStore:
         self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit, self._insert_alarm = (
             self._backend.insert(table, self._engine) for table in (outcome, reply_cost, retained_text, audit, alarm)
         )
-        self._corrupt_rows = 0
+        self._corrupt_rows = self._corrupt_alarms = 0
         self._at_head = False
         try:
             with self._errors():
@@ -77,8 +77,8 @@ class SqlStore:
 
     @property
     def corrupt_rows(self) -> int:
-        """Rows that `read` refused since this store was opened."""
-        return self._corrupt_rows
+        """Rows that `read` and `alarms` refused since this store was opened."""
+        return self._corrupt_rows + self._corrupt_alarms
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class SqlStore:
         """Alarms raised and cleared since then, in the order in which they happened. Raises StoreError."""
         with self._errors(), self._engine.connect() as connection:
             found, corrupt = alarms.read(connection, since_s)
-        self._corrupt_rows += corrupt
+        self._corrupt_alarms = max(self._corrupt_alarms, corrupt)  # the same ones are read again and again
         return found
 
     def workload_of(self, request_id: str) -> str:

@@ -80,7 +80,9 @@ class Metrics:
         self._check_seconds = counter("check.seconds", "s", "Time spent on checks", "check", "verdict")
         self._check_calls = counter("check.calls", "{call}", "Upstream calls made by checks", "check")
         self._check_cost = counter("check.cost_usd", _USD, "Spent on checks, by check", "workload", "check")
-        self._alarms = counter("alarms", "{alarm}", "Alarms of drift by what was watched", *scope, "stream", "state")
+        self._alarms = counter(
+            "drift.alarms", "{alarm}", "Alarms of drift by what was watched", *scope, "stream", "state"
+        )
         self._feedback = counter("feedback", "{report}", "Callers' judgements of replies", "workload", "quality")
 
         audited = ("workload", "tier", "reply", "verdict")

@@ -109,9 +109,28 @@ class Telemetry:
         create, what = self._meter.create_observable_counter, "Refused for want of a place"
         observe(create, "tierwise.admission.refused", "{request}", what, ("priority",), lambda: _keyed(refused()))
 
-    def watch_model(self, read: Callable[[], str]) -> None:
-        """The version of the model in use; empty without one."""
-        self._gauge("tierwise.model.info", "1 for the model in use", ("version",), lambda: {(read() or "none",): 1})
+    def watch_model(
+        self, version: Callable[[], str], refused: Callable[[], bool], learned_until_s: Callable[[], float | None]
+    ) -> None:
+        """The model in use (empty without one), whether another was refused, and when the last it learned from was."""
+        self._gauge("tierwise.model.info", "1 for the model in use", ("version",), lambda: {(version() or "none",): 1})
+        what = "1 while the version that is published cannot be used"
+        self._gauge("tierwise.model.refused", what, (), lambda: {(): float(refused())})
+
+        def until() -> Mapping[Key, float]:
+            at_s = learned_until_s()
+            return {} if at_s is None else {(): at_s}
+
+        create, what = (
+            self._meter.create_observable_gauge,
+            "Wall time of the newest request that the model learned from",
+        )
+        observe(create, "tierwise.model.learned_until", "s", what, (), until)
+
+    def watch_store(self, damaged_rows: Callable[[], int]) -> None:
+        """Rows that were read and are not as they were written, counted since the start."""
+        create, what = self._meter.create_observable_counter, "Rows of the store that are not as they were written"
+        observe(create, "tierwise.store.damaged_rows", "{row}", what, (), lambda: {(): damaged_rows()})
 
     def watch_recorder(self, read: Callable[[], Mapping[str, int]]) -> None:
         """Outcomes by what became of them (recorded, dropped ...), counted since the start."""

@@ -125,7 +125,8 @@ def test_what_is_now_is_read_when_somebody_looks(telemetry):
     model = ["20261122-aaaa"]
     telemetry.watch_breakers(lambda: breakers)
     telemetry.watch_queues(lambda: {"requests": 3, "outcomes": 7})
-    telemetry.watch_model(lambda: model[0])
+    telemetry.watch_model(lambda: model[0], lambda: model[0] != "20261122-aaaa", lambda: 1_000.0)
+    telemetry.watch_store(lambda: 3)
     telemetry.watch_recorder(lambda: {"recorded": 41, "dropped": 2})
     telemetry.watch_health(lambda: {"store": True, "provider": False})
     telemetry.watch_drift(lambda: {("triage", "haiku", "checks"): 1.0})
@@ -138,7 +139,11 @@ def test_what_is_now_is_read_when_somebody_looks(telemetry):
     assert value(telemetry, "tierwise_health", component="store") == 1
     assert value(telemetry, "tierwise_drift", workload="triage", tier="haiku", stream="checks") == 1
     assert page(telemetry)["tierwise_model_info"] == {frozenset({("version", "20261122-aaaa")}): 1}
+    assert value(telemetry, "tierwise_model_learned_until_seconds") == 1_000.0
+    assert value(telemetry, "tierwise_store_damaged_rows_total") == 3
+    assert value(telemetry, "tierwise_model_refused") == 0
     model[0] = "20261123-bbbb"
+    assert value(telemetry, "tierwise_model_refused") == 1
     assert page(telemetry)["tierwise_model_info"] == {frozenset({("version", "20261123-bbbb")}): 1}
 
 

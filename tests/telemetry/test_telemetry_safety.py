@@ -84,7 +84,7 @@ def test_no_canary_reaches_a_span_or_a_metric(protocol, captured_logs):
         telemetry.feedback(outcome.workload, good=False)
         telemetry.alarm(Alarm(PROMPT, REPLY, Stream.CHECKS, 0.0, PERSON, PROMPT))
         telemetry.watch_queues(lambda: {PROMPT: 1.0})
-        telemetry.watch_model(lambda: PROMPT)
+        telemetry.watch_model(lambda: PROMPT, lambda: False, lambda: None)
         telemetry.watch_breakers(lambda: {(PROMPT, REPLY): PERSON})
         telemetry.watch_recorder(lambda: {PROMPT: 1})
         telemetry.watch_health(lambda: {PERSON: True})

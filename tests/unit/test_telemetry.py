@@ -211,7 +211,7 @@ def test_off_costs_no_thread(monkeypatch):
     telemetry.record(*STORIES["escalated"])
     telemetry.rpc(STORIES["escalated"][1])
     telemetry.feedback("triage", good=True)
-    telemetry.watch_model(lambda: "1")
+    telemetry.watch_model(lambda: "1", lambda: False, lambda: None)
     telemetry.watch_breakers(dict)
     telemetry.watch_recorder(dict)
     assert threading.active_count() == before
