@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,21 @@ _PLANS = {"fixed": "the chain haiku → sonnet → opus", "measured": "a chain t
 # Requests of each workload in a round of traffic; one where it is not named.
 _MIX = {"program-trace": 3, "word-arithmetic": 2}
 _ROUND = sum(_MIX.get(name, 1) for name in WORKLOADS)
+# A caller that is told to come back comes back: gRPC's own retry policy, as in any client.
+_COMES_BACK = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.5s",
+                "maxBackoff": "8s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 console = Console(highlight=False, width=110)
 
@@ -66,7 +82,8 @@ async def live(target: str, requests: Sequence[Case]) -> Day:
     """One day: every request asked once, half of the replies judged by their callers afterwards."""
     answered: list[Answered] = []
     waiting = iter(enumerate(requests))
-    async with grpc.aio.insecure_channel(target) as channel:
+    options = (("grpc.service_config", json.dumps(_COMES_BACK)),)
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         router = router_pb2_grpc.RouterServiceStub(channel)
         feedback = feedback_pb2_grpc.FeedbackServiceStub(channel)
 
