@@ -62,6 +62,10 @@ def test_a_night_publishes_a_model_that_the_service_can_load(models: Path) -> No
     report = (models / "report.html").read_text(encoding="utf-8")
     assert f"Published {version}, the first model" in report
     assert "Simulated data" in report
+    for name, share in model.caught.items():
+        assert f"share of bad replies that is noticed in {name}" in report
+        assert f"{share:.4g}" in report
+    assert model.caught
 
 
 def test_the_same_night_again_has_nothing_to_do(store: str, models: Path) -> None:
