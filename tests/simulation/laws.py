@@ -75,10 +75,14 @@ def check_calls(history: History, outcomes: list[Outcome], providers: Mapping[st
 
 
 def check_budgets(history: History, outcomes: list[Outcome], replies: Mapping[str, int], config: Config) -> None:
-    """Of one process: calls because of Failures, per provider, stay within the A6 budget's bound."""
+    """Of one process: calls because of Failures that fail too, per provider, stay within the A6 budget's bound.
+
+    Those that are answered cost the budget nothing: a whole outage of one provider may move to the other.
+    """
     made = Counter[str]()
     for outcome in outcomes:
-        made.update(extra_calls([(attempt.endpoint, attempt.purpose.value) for attempt in outcome.attempts]))
+        failed = [attempt for attempt in outcome.attempts if not isinstance(attempt.result, Reply)]
+        made.update(extra_calls([(attempt.endpoint, attempt.purpose.value) for attempt in failed]))
     settings = config.resilience
     for endpoint, extra in made.items():
         bound = settings.budget_tokens / 2 + settings.budget_ratio * replies.get(endpoint, 0) + 1

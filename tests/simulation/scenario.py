@@ -221,9 +221,11 @@ class Scenario:
         if not process.listening:
             return
         report = self._inside(process.feedback.ReportOutcome(report_of(request_id, good=good), context))
+        report.set_name(f"call about {request_id}")
         await asyncio.wait([report])
         if process.alive:
-            self.history.add("judged", request_id, "refused" if report.exception() else "taken")
+            refused = report.cancelled() or report.exception() is not None
+            self.history.add("judged", request_id, "refused" if refused else "taken")
 
     # --- the operator, the weather and the disk ------------------------------------------------------
 
