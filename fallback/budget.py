@@ -2,7 +2,8 @@
 
 The token scheme of gRPC A6 (grpc/proposal A6-client-retries.md): a Failure takes one token, a Reply
 gives `ratio` back, and retries are allowed only while more than half of the tokens are left. There is
-no clock in it, so the bound on extra calls in an outage is absolute: `max_tokens / 2`, at any rate.
+no clock in it, so the bound on extra calls in an outage is absolute: `max_tokens / 2`, at any rate. While
+one is under way it counts as failed already, else as many more would be sent as callers wait on a hung provider.
 
 A retry and a failover both ask the budget of the provider that would get the call. A hedge follows no
 Failure, so nothing would bound it: it takes a token itself when it is sent, and is allowed only in the
@@ -28,6 +29,7 @@ class RetryBudget:
         self._max_tokens = max_tokens
         self._ratio = ratio
         self._tokens = max_tokens
+        self._under_way = 0
 
     @property
     def tokens(self) -> float:
@@ -37,12 +39,20 @@ class RetryBudget:
     @property
     def allows(self) -> bool:
         """Whether another call because of a Failure may be made now."""
-        return self._tokens > self._max_tokens / 2
+        return self._tokens - self._under_way > self._max_tokens / 2
 
     @property
     def allows_hedge(self) -> bool:
         """Whether a call beside one that is late may be made now."""
-        return self._tokens > self._max_tokens * 3 / 4
+        return self._tokens - self._under_way > self._max_tokens * 3 / 4
+
+    def on_extra(self) -> None:
+        """A retry or failover is being sent."""
+        self._under_way += 1
+
+    def on_extra_ended(self) -> None:
+        """It has ended, in whatever way."""
+        self._under_way -= 1
 
     def on_hedge(self) -> None:
         """A hedge is being sent."""

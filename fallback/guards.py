@@ -49,7 +49,7 @@ class Hold:
 class Call:
     """One permitted call; its end is told to everything that guards it in one place."""
 
-    __slots__ = ("_budget", "_guards", "_permits", "_probes", "_road")
+    __slots__ = ("_budget", "_extra", "_guards", "_permits", "_probes", "_road")
 
     def __init__(
         self,
@@ -58,15 +58,21 @@ class Call:
         budget: RetryBudget,
         permits: tuple[Permit, ...],
         probes: tuple[Permit, ...],
+        *,
+        extra: bool,
     ) -> None:
         self._guards = guards
         self._road = road
         self._budget = budget
         self._permits = permits
         self._probes = probes
+        self._extra = extra
+        if extra:
+            budget.on_extra()
 
     def replied(self, reply: Reply) -> None:
         """Ended in a Reply, whatever the checks will say of it."""
+        self._ended()
         self._budget.on_reply()
         self._guards.quota(self._road).replied(reply.headroom)
         self._guards.ailing(self._road).ended(failed=False)
@@ -79,6 +85,7 @@ class Call:
 
     def failed(self, failure: Failure) -> None:
         """Ended in a Failure."""
+        self._ended()
         if isinstance(failure, Transient | EndpointUnusable):
             self._budget.on_failure()
         if isinstance(failure, RateLimited):
@@ -99,6 +106,10 @@ class Call:
                 probe.ignored()
         if isinstance(failure, EndpointUnusable):
             self._guards.access.refused(self._road, failure)
+
+    def _ended(self) -> None:
+        if self._extra:
+            self._budget.on_extra_ended()
 
 
 class Guards:
@@ -142,8 +153,8 @@ class Guards:
             ailing = self._ailing[road] = Ailing(self._settings.ailing, self._clock)
         return ailing
 
-    def permit(self, endpoint: Endpoint, tier: str) -> Call | None:
-        """Leave to call this endpoint for this tier now, or None."""
+    def permit(self, endpoint: Endpoint, tier: str, *, extra: bool = False) -> Call | None:
+        """Leave to call this endpoint for this tier now, or None. `extra`: only because of a Failure."""
         road = (endpoint.name, tier)
         if self.quota(road).wait_s > 0:
             return None
@@ -157,7 +168,7 @@ class Guards:
             if own is not None:
                 own.ignored()
             return None
-        return Call(self, road, self.budget(endpoint), (above, own), probes)
+        return Call(self, road, self.budget(endpoint), (above, own), probes, extra=extra)
 
     def hold(self, endpoint: Endpoint, tier: str) -> Hold | None:
         """What keeps calls from this road for now; None where nothing does (a half-open one may still be busy)."""

@@ -60,7 +60,7 @@ class Resilience:
         walk = self._start(job, step, ledger)
         failure: Failure | None = None
         while True:
-            call = self._guards.permit(walk.endpoint, walk.tier.name)
+            call = self._guards.permit(walk.endpoint, walk.tier.name, extra=walk.calls > 0)
             if call is None:
                 walk.tried.add(walk.endpoint.name)
                 roads = (self._endpoints[name] for name in walk.tier.endpoints)
@@ -76,7 +76,8 @@ class Resilience:
                 case Retry(delay_s):
                     walk.again()
                     await self._clock.sleep(delay_s)
-                    if self.time_left_s(job) < walk.tier.min_time_s:  # the sleep ended late
+                    late = self.time_left_s(job) < walk.tier.min_time_s
+                    if late or not self._guards.budget(walk.endpoint).allows:  # others have drawn on it meanwhile
                         raise failure.bare()
                 case FailOverEndpoint(name):
                     walk.to_endpoint(self._endpoints[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from fallback.errors import Cancelled
 from fallback.types import Reply
 from router.config import Config
 from router.outcome import Outcome
@@ -77,11 +78,12 @@ def check_calls(history: History, outcomes: list[Outcome], providers: Mapping[st
 def check_budgets(history: History, outcomes: list[Outcome], replies: Mapping[str, int], config: Config) -> None:
     """Of one process: calls because of Failures that fail too, per provider, stay within the A6 budget's bound.
 
-    Those that are answered cost the budget nothing: a whole outage of one provider may move to the other.
+    Those that are answered cost the budget nothing: a whole outage of one provider may move to the other. What
+    a caller cancels says nothing about the provider.
     """
     made = Counter[str]()
     for outcome in outcomes:
-        failed = [attempt for attempt in outcome.attempts if not isinstance(attempt.result, Reply)]
+        failed = [attempt for attempt in outcome.attempts if not isinstance(attempt.result, Reply | Cancelled)]
         made.update(extra_calls([(attempt.endpoint, attempt.purpose.value) for attempt in failed]))
     settings = config.resilience
     for endpoint, extra in made.items():

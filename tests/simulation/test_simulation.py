@@ -37,6 +37,11 @@ def _play_many(seeds: int) -> None:
         play(seed)
 
 
+@pytest.mark.parametrize("seed", [302, 518, 2292])
+def test_seeds_that_broke_a_law_once_hold(seed: int) -> None:
+    play(seed)
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 def test_laws_hold(part: int) -> None:
     for seed in range(part, SEEDS, PARTS):

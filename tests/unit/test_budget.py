@@ -89,6 +89,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.tokens = 8.0
         self.replies = 0
         self.hedges = 0
+        self.under_way = 0
 
     @rule()
     def reply(self) -> None:
@@ -101,6 +102,26 @@ class BudgetMachine(RuleBasedStateMachine):
         self.real.on_failure()
         self.tokens = max(0.0, self.tokens - 1.0)
 
+    @precondition(lambda self: self.real.allows)
+    @rule()
+    def extra(self) -> None:
+        self.real.on_extra()
+        self.under_way += 1
+
+    @precondition(lambda self: self.under_way > 0)
+    @rule()
+    def extra_fails(self) -> None:
+        self.real.on_extra_ended()
+        self.under_way -= 1
+        self.failure()
+
+    @precondition(lambda self: self.under_way > 0)
+    @rule()
+    def extra_is_answered(self) -> None:
+        self.real.on_extra_ended()
+        self.under_way -= 1
+        self.reply()
+
     @precondition(lambda self: self.real.allows_hedge)
     @rule()
     def hedge(self) -> None:
@@ -111,8 +132,8 @@ class BudgetMachine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         assert self.real.tokens == self.tokens
-        assert self.real.allows == (self.tokens > 4.0)
-        assert self.real.allows_hedge == (self.tokens > 6.0)
+        assert self.real.allows == (self.tokens - self.under_way > 4.0)
+        assert self.real.allows_hedge == (self.tokens - self.under_way > 6.0)
         assert self.hedges < 3 + self.replies * 0.25, "hedges are bounded by replies"
         assert not self.real.allows_hedge or self.real.allows
 
