@@ -168,8 +168,19 @@ class Completer:
         """The tighter of the caller's and the workload's cost cap; inf where there is none."""
         return min(ask.bounds.cost_cap_usd, ask.policy.cost_cap_usd or math.inf)
 
+    @staticmethod
+    def record_within_s(ask: Ask) -> float:
+        """How long after its start a request may wait for its outcome: half of the margin is for the way back."""
+        left_s = ask.time_left_s
+        return math.inf if left_s is None else left_s - _margin_s(left_s) / 2
+
     def time_left_s(self, ask: Ask) -> float:
         """The chain's time: the caller's less a margin, or the workload's own."""
         if ask.time_left_s is None:
             return ask.policy.deadline_s
-        return ask.time_left_s - min(_MARGIN_S, ask.time_left_s * _MARGIN_SHARE)
+        return ask.time_left_s - _margin_s(ask.time_left_s)
+
+
+def _margin_s(time_left_s: float) -> float:
+    """What is kept of the caller's time for recording and the way back."""
+    return min(_MARGIN_S, time_left_s * _MARGIN_SHARE)

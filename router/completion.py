@@ -70,7 +70,8 @@ class Completion:
             shared.drift.observe(outcome)
             if not ended:  # the caller is gone: what happened is recorded without it
                 shared.record_later(outcome)
-        recorded = await shared.recorder.record(outcome)
+        left_s = started_s + shared.record_within_s(self._ask) - shared.clock.monotonic_s()
+        recorded = await shared.recorder.record(outcome, within_s=left_s)
         if refusal is not None:
             raise refusal
         assert resolution is not None

@@ -15,7 +15,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 
 from fallback.clock import Clock
 from router.backlog import BACKOFF_FIRST_S, BACKOFF_LONGEST_S, GROUP, Backlog, Ways
@@ -108,8 +109,11 @@ class Recorder:
         """Neither the store nor the journal takes anything now."""
         return bool(self._problem) and (self._backlog is None or bool(self._backlog.problem))
 
-    async def record(self, outcome: Outcome) -> bool:
-        """Whether the outcome was on disk within `max_wait_s`; False is counted as late or dropped.
+    async def record(self, outcome: Outcome, *, within_s: float = inf) -> bool:
+        """Whether the outcome was on disk within `max_wait_s`, and `within_s`; False is counted as late or dropped.
+
+        `within_s` is what this caller has left: when it is over the reply goes without, which says nothing against the
+        store, and the outcome goes on its way to the store or the journal.
 
         Takes the outcome before its first await: a caller that is cancelled has it recorded all the same.
         """
@@ -129,7 +133,19 @@ class Recorder:
         self._waiting.append(entry)
         if self._expirer is None or self._expirer.done():
             self._expirer = asyncio.create_task(self._expire(), name="recorder-expirer")
+        if within_s < self._max_wait_s:
+            await self._in_time(entry, within_s)
         return await entry.waiter
+
+    async def _in_time(self, entry: Entry, within_s: float) -> None:
+        """Until the outcome is on disk, or its own caller's time is over."""
+        timer = asyncio.ensure_future(self._clock.sleep(max(0.0, within_s)))
+        either: set[asyncio.Future[Any]] = {entry.waiter, timer}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+        entry.tell(on_disk=False)
 
     async def run(self, errand: Callable[[Store], T]) -> T:
         """The result of a blocking errand at the store (feedback, statistics, retention), off the loop.

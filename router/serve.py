@@ -127,8 +127,8 @@ class Service:
         config = self.generation.config
         await self.health.leave()
         await self._clock.sleep(config.server.drain_s)
-        await turn_away(self.admission, self._clock)
-        await self._server.stop(config.server.grace_s)
+        grace_s = config.server.grace_s
+        await self._server.stop(grace_s - await turn_away(self.admission, self._clock, grace_s=grace_s))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -82,7 +82,8 @@ class Kept:
         self.outcomes: list[Outcome] = []
         self.feedback: dict[str, Feedback] = {}
 
-    async def record(self, outcome: Outcome) -> bool:
+    async def record(self, outcome: Outcome, *, within_s: float) -> bool:
+        del within_s
         self.outcomes.append(outcome)
         return True
 

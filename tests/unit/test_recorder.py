@@ -175,6 +175,24 @@ async def test_what_queues_up_during_a_write_goes_together(recorder: Recorder, s
     assert counts(recorder) == (101, 0, 0, 0, 0)
 
 
+async def test_a_caller_in_a_hurry_goes_without_and_nothing_is_lost(
+    recorder: Recorder, store: ScriptedStore, clock: FakeClock
+) -> None:
+    """Its own time is over before the store's: the reply may not wait, the store is not to blame."""
+    store.gate.clear()
+    hurried = asyncio.create_task(recorder.record(make.outcome(1), within_s=0.2))
+    patient = asyncio.create_task(recorder.record(make.outcome(2)))
+    await until(lambda: store.groups and 0.2 in clock.wakes)
+    clock.advance(0.2)
+    assert await hurried is False
+    assert recorder.healthy
+    assert not patient.done()
+    store.gate.set()
+    assert await patient is True
+    assert sorted(store.written) == ids(1, 2)
+    assert counts(recorder) == (1, 1, 0, 0, 0)
+
+
 async def test_the_stores_upkeep_is_done_beside_the_writes(recorder: Recorder, store: ScriptedStore) -> None:
     for first in range(1, 601, 50):
         assert all(await asyncio.gather(*await start(recorder, *range(first, first + 50))))
