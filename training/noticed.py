@@ -73,9 +73,8 @@ def _shrunk(bad: Sequence[tuple[float, bool]]) -> float:
 
 def odds_ratios(rows: Sequence[Row], beliefs: Mapping[State, Array], tiers: Sequence[str]) -> Tied:
     """From every pair of a rejected reply and the next one, where it has a label."""
-    pairs: list[
-        tuple[float, ...]
-    ] = []  # P(good) of the two before the first was read, and after; the label, its weight
+    # P(good) of the two before the first was read, and after; the label; its weight.
+    pairs: list[tuple[float, ...]] = []
     for number, row in enumerate(rows):
         for step, after in pairwise(row.steps):
             label = row.labels.get(after.tier)
