@@ -70,7 +70,7 @@ class AdmissionConfig(Section):
     max_lag_s: Seconds = 0.02
     max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
     queue_wait_s: Seconds = 0.1
-    max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
+    max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 128
 
     def settings(self, max_in_flight: int) -> AdmissionSettings:
         """For the admission."""

@@ -83,6 +83,8 @@ _HINTS: tuple[tuple[str, dict[str, Any], float | None], ...] = (
     ("a date in 300 s", {"date_in_s": 300.0}, None),
     ("1e9", {"raw": "1e9"}, None),
 )
+# Again, elsewhere, or straight elsewhere while the last 429 still keeps the road closed.
+_PASSED_OVER = {"retry haiku", "failover sonnet", "first sonnet"}
 _NONSENSE = ("-3", "NaN", "soon", "", "1e400")
 
 
@@ -109,7 +111,7 @@ def hints(scale: float, seed: int) -> Result:
     moved: list[float] = []
     with stand(_NO_BREAKERS, seed=seed) as here, here.service() as (_, port):
         asyncio.run(after(here, port, {"seconds": 0.0}))  # warm
-        answered = [asyncio.run(after(here, port, {"raw": raw}))[0][-1].split()[0] for raw in _NONSENSE]
+        answered = [asyncio.run(after(here, port, {"raw": raw}))[0][-1] for raw in _NONSENSE]
         for name, hint, wanted_s in _HINTS:
             purposes, waited_s = asyncio.run(after(here, port, hint))
             if wanted_s is not None:
@@ -120,5 +122,5 @@ def hints(scale: float, seed: int) -> Result:
                 result.equal(f"after {name}", purposes[-1].split()[1], "sonnet")
     result.most("waited too long or too short, most", 1e3 * max(off), 20.0, " ms")
     result.most("before the failover, most", 1e3 * max(moved), 100.0, " ms")
-    result.true("nonsense is passed over, and the request answered", holds=set(answered) <= {"retry", "failover"})
+    result.true("nonsense is passed over, and the request answered", holds=set(answered) <= _PASSED_OVER)
     return result
