@@ -72,7 +72,7 @@ class Overloaded(Transient):
 
 
 class RateLimited(Transient):
-    """This endpoint's quota for the tier is used up for now."""
+    """This endpoint's quota for the tier is used up until it is whole again."""
 
     kind = "rate_limited"
 

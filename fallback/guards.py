@@ -171,7 +171,7 @@ class Guards:
         return Call(self, road, self.budget(endpoint), (above, own), probes, extra=extra)
 
     def hold(self, endpoint: Endpoint, tier: str) -> Hold | None:
-        """What keeps calls from this road for now; None where nothing does (a half-open one may still be busy)."""
+        """What keeps calls from this road now; None where nothing does (a half-open one may still be busy)."""
         road = (endpoint.name, tier)
         kind, refused_s = self.access.wait(road)
         breakers_s = max(

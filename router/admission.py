@@ -50,7 +50,7 @@ class Admission:
 
     @property
     def limit(self) -> int:
-        """Requests at once, for now."""
+        """Requests at once, at this moment."""
         return self._limit.limit
 
     @property

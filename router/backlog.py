@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from fallback.clock import Clock
+from fallback.clock import Clock, ended_within
 from router.counters import BacklogCounters
 from router.daemon import Worker
 from router.journal import Journal
@@ -103,17 +103,11 @@ class Backlog:
         if self._journal.depth and not self._troubled:
             self._drain()
         self._closed = True
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
+        until_s = self._clock.monotonic_s() + timeout_s
         if self._drainer is not None:
-            if not self._troubled:
-                await asyncio.wait({self._drainer, timer}, return_when=asyncio.FIRST_COMPLETED)
-            self._drainer.cancel()
-            await asyncio.gather(self._drainer, return_exceptions=True)
+            await ended_within(self._drainer, 0.0 if self._troubled else timeout_s, self._clock)
         closing = asyncio.ensure_future(self._thread.call(self._journal.close))
-        await asyncio.wait({closing, timer}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (closing, timer):
-            task.cancel()
-        await asyncio.gather(closing, timer, return_exceptions=True)
+        await ended_within(closing, until_s - self._clock.monotonic_s(), self._clock)
         self._thread.end()
 
     # --- draining ------------------------------------------------------------------------------

@@ -69,8 +69,9 @@ def stats(config_path: Path | None, url: str, days: float, *, as_json: bool, ver
     from router.alarms import standing_alarms
     from router.config import ConfigError, load_config
     from router.static_plans import StaticPlan, static_plan
-    from router.stats import as_json as to_json
-    from router.stats import render, render_chains, rows
+    from router.stats import rows
+    from router.stats_show import as_json as to_json
+    from router.stats_show import render, render_chains
     from router.store import StoreError
     from router.store.sql import SqlStore
 

@@ -19,12 +19,13 @@ from router.drift import Drift
 from router.expectations import Expectations
 from router.experience import Experience
 from router.features import request_features
+from router.fields import InvalidField
 from router.outcome import Decision, Outcome, RequestIds
 from router.planning import Weighed, plans_of, weighed
 from router.policy import Policy, Question, stakes_of
 from router.recorder import Recorder
 from router.scoring import RouterModel
-from router.translate import Bounds, InvalidField
+from router.translate import Bounds
 
 # The reply has to reach the caller before its deadline: the chain stops this much earlier.
 _MARGIN_S = 0.05

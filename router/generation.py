@@ -12,7 +12,7 @@ from router.audit.examination import Bench
 from router.completer import Completer
 from router.config import Config
 from router.config_workloads import WorkloadConfig
-from router.translate import Limits
+from router.fields import Limits
 
 
 class Generation:

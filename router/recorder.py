@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fallback.clock import Clock
+from fallback.clock import Clock, done_within, ended_within
 from router.backlog import BACKOFF_FIRST_S, BACKOFF_LONGEST_S, GROUP, Backlog, Ways
 from router.counters import BacklogCounters, RecorderCounters
 from router.daemon import DaemonThread, Worker
@@ -134,18 +134,9 @@ class Recorder:
         if self._expirer is None or self._expirer.done():
             self._expirer = asyncio.create_task(self._expire(), name="recorder-expirer")
         if within_s < self._max_wait_s:
-            await self._in_time(entry, within_s)
+            await done_within(entry.waiter, within_s, self._clock)
+            entry.tell(on_disk=False)
         return await entry.waiter
-
-    async def _in_time(self, entry: Entry, within_s: float) -> None:
-        """Until the outcome is on disk, or its own caller's time is over."""
-        timer = asyncio.ensure_future(self._clock.sleep(max(0.0, within_s)))
-        either: set[asyncio.Future[Any]] = {entry.waiter, timer}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-        entry.tell(on_disk=False)
 
     async def run(self, errand: Callable[[Store], T]) -> T:
         """The result of a blocking errand at the store (feedback, statistics, retention), off the loop.
@@ -173,11 +164,7 @@ class Recorder:
         if self._pause is not None:
             self._pause.cancel()  # no time to wait for a store to recover: try now
         if self._writer is not None:
-            timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
-            await asyncio.wait({self._writer, timer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (self._writer, timer):
-                task.cancel()
-            await asyncio.gather(self._writer, timer, return_exceptions=True)
+            await ended_within(self._writer, timeout_s, self._clock)
         if self._expirer is not None:
             self._expirer.cancel()
         if self._backlog is not None:
@@ -243,14 +230,11 @@ class Recorder:
     async def _write_in_time(self, group: Sequence[Outcome]) -> None:
         """Write, or StoreError `slow` after `patience_s`: the store may have the group all the same, later."""
         writing = asyncio.ensure_future(self._write(group))
-        timer = asyncio.ensure_future(self._clock.sleep(self._patience_s))
         try:
-            await asyncio.wait({writing, timer}, return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done():
+            if not await done_within(writing, self._patience_s, self._clock):
                 raise StoreError("slow")
             writing.result()
         finally:
-            timer.cancel()
             writing.cancel()  # the thread goes on; what comes of it, the drainer finds out
 
     async def _ping(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fallback.clock import Clock
-from router.translate import InvalidField
+from router.fields import InvalidField
 from router.v1 import router_pb2
 
 Make = Callable[[], Awaitable[router_pb2.CompleteResponse]]

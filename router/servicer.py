@@ -19,25 +19,18 @@ from router.admission import Admission, Priority
 from router.audit.auditor import Auditor
 from router.completer import Ask
 from router.completion import Completion
+from router.fields import InvalidField
 from router.generation import Generation
 from router.outcome import Feedback, RequestIds
 from router.policy import mistake_cost_usd
+from router.prompts import request_of
 from router.recorder import Recorder
 from router.replays import Replays
 from router.replies import decision_of, plan_of, response_of
 from router.status import Refusal, invalid
 from router.store import FeedbackStatus, StoreError
 from router.telemetry import RpcCall, Telemetry
-from router.translate import (
-    InvalidField,
-    bounds_of,
-    feedback_of,
-    idempotency_key_of,
-    labels_of,
-    request_of,
-    what_if_of,
-    workload_of,
-)
+from router.translate import bounds_of, feedback_of, idempotency_key_of, labels_of, what_if_of, workload_of
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
 Response = TypeVar("Response")

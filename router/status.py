@@ -17,7 +17,7 @@ from fallback.errors import (
     TierNotServed,
     TimedOut,
 )
-from router.translate import InvalidField
+from router.fields import InvalidField
 
 DOMAIN = "tierwise"
 # Where nothing says how long to wait, or says at once: long enough not to add to an outage.

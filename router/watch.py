@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
-from fallback.clock import Clock
+from fallback.clock import Clock, ended_within
 from router.alarms import Alarm, standing_alarms
 from router.drift import Drift
 from router.outcome import Audit, AuditVerdict
@@ -88,13 +88,8 @@ class Watch:
 
     async def close(self, timeout_s: float) -> None:
         """Write what waits for at most `timeout_s`; the rest is lost."""
-        if self._writer is None:
-            return
-        timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
-        await asyncio.wait({self._writer, timer}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (self._writer, timer):
-            task.cancel()
-        await asyncio.gather(self._writer, timer, return_exceptions=True)
+        if self._writer is not None:
+            await ended_within(self._writer, timeout_s, self._clock)
 
     def _told(self, alarm: Alarm) -> None:
         _log.warning("drift: %s in %s is %s: %s", alarm.tier, alarm.workload, _state(alarm), alarm.words)

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from fallback.clock import Clock
+from fallback.clock import Clock, done_within
 from fallback.types import DocumentBlock, ImageBlock, Reply, Request
 from router.audit.budget import DAY_S, DayBudget, Hold
 from router.audit.comparison import Finding, by_answers, sent_on, verified
@@ -147,14 +147,11 @@ class Auditor:
             self._skip(task, "stopping")
             task.release()
         if self._workers:
-            timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
             everyone = asyncio.gather(*self._workers, return_exceptions=True)
-            either: set[asyncio.Future[Any]] = {everyone, timer}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            timer.cancel()
+            await done_within(everyone, timeout_s, self._clock)
             for worker in tuple(self._workers):
                 worker.cancel()
-            await asyncio.gather(everyone, timer, return_exceptions=True)
+            await everyone
         await self.log.close(_LOG_CLOSE_S)
 
     # --- what is audited -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from fallback.clock import Clock
+from fallback.clock import Clock, ended_within
 from router.outcome import Audit
 from router.store import Store, StoreError, Unstorable
 
@@ -46,11 +46,7 @@ class AuditLog:
     async def close(self, timeout_s: float) -> None:
         """Write what waits for at most `timeout_s`; the rest is lost."""
         if self._writer is not None:
-            timer = asyncio.ensure_future(self._clock.sleep(timeout_s))
-            await asyncio.wait({self._writer, timer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (self._writer, timer):
-                task.cancel()
-            await asyncio.gather(self._writer, timer, return_exceptions=True)
+            await ended_within(self._writer, timeout_s, self._clock)
         while self._waiting:
             self._lost(self._waiting.popleft())
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, make_url, select, text, update
+from sqlalchemy import Connection, make_url, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -23,13 +23,13 @@ from router.store import (
     audits,
     codec,
     queries,
+    retained,
     sqlite,
 )
 from router.store.backend import Backend
 from router.store.schema import HEAD, alarm, audit, feedback, outcome, reply_cost, retained_text
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
-DELETE_CHUNK = 200  # retained texts deleted in one transaction: writers wait for no more than that
 _FOR_GOOD: Final = ("url", "path", "schema")  # what trying again does not help
 
 
@@ -218,28 +218,13 @@ class SqlStore:
         """Delete retained text as old as its workload's limit, also from the log and free pages."""
         with self._errors():
             with self._engine.connect() as connection:
-                workloads = connection.execute(select(retained_text.c.workload).distinct()).scalars().all()
+                workloads = retained.workloads(connection)
             deleted = sum(
-                self._delete_retained(workload, now_s - max_age_s.get(workload, default_max_age_s))
+                retained.delete_until(self._writes, workload, now_s - max_age_s.get(workload, default_max_age_s))
                 for workload in workloads
             )
             self._backend.scrub(self._engine)
         return deleted
-
-    def _delete_retained(self, workload: str, until_s: float) -> int:
-        table = retained_text
-        expired = (
-            select(table.c.request_id)
-            .where(and_(table.c.workload == workload, table.c.received_at_s <= until_s))
-            .limit(DELETE_CHUNK)
-        )
-        deleted = 0
-        while True:
-            with self._writes.begin() as connection:
-                count = connection.execute(delete(table).where(table.c.request_id.in_(expired))).rowcount
-            deleted += count
-            if count < DELETE_CHUNK:
-                return deleted
 
     def upkeep(self) -> None:
         """Move the log into the database beside the writes. Raises StoreError."""

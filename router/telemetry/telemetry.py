@@ -105,7 +105,7 @@ class Telemetry:
 
     def watch_admission(self, limit: Callable[[], float], refused: Callable[[], Mapping[str, int]]) -> None:
         """The limit of requests at once as it is now, and requests refused for want of a place by priority."""
-        self._gauge("tierwise.admission.limit", "Requests at once, for now", (), lambda: {(): limit()})
+        self._gauge("tierwise.admission.limit", "Requests at once, as it stands", (), lambda: {(): limit()})
         create, what = self._meter.create_observable_counter, "Refused for want of a place"
         observe(create, "tierwise.admission.refused", "{request}", what, ("priority",), lambda: _keyed(refused()))
 

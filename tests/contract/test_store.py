@@ -18,7 +18,7 @@ from fallback.errors import Overloaded
 from fallback.types import Purpose, Reject
 from router.alarms import Alarm, Stream, standing_alarms
 from router.outcome import Audit, AuditMethod, AuditVerdict, Feedback, Mode, Outcome, RetainedText
-from router.store import FeedbackStatus, Store, StoreError, Unstorable, sql
+from router.store import FeedbackStatus, Store, StoreError, Unstorable, retained, sql
 from router.store.sql import SqlStore
 from tests.support import outcomes as make
 from tests.support import postgres
@@ -350,7 +350,7 @@ def test_statistics_by_workload(store: Store) -> None:
 
 
 def test_retained_text_goes_at_its_workloads_age(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "DELETE_CHUNK", 2)
+    monkeypatch.setattr(retained, "DELETE_CHUNK", 2)
     text = RetainedText('{"prompt":1}', '{"reply":1}')
     old, young = 1_000.0, 1_900.0
     store.write(

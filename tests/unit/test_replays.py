@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.fields import InvalidField
 from router.replays import Replays
 from router.status import Refusal
-from router.translate import InvalidField
 from router.v1 import router_pb2
 from tests.support.fakes import FakeClock
 

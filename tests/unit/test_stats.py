@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from router import stats
+from router import stats, stats_show
 from router.outcome import AuditMethod, AuditVerdict
 from router.store import AuditTally, WorkloadStats
 
@@ -40,7 +40,7 @@ def workload(**changed: object) -> WorkloadStats:
 
 def printed(rows: list[stats.StatsRow]) -> str:
     console = Console(file=io.StringIO(), width=300, color_system=None)
-    console.print(stats.render(rows))
+    console.print(stats_show.render(rows))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -128,18 +128,18 @@ def test_what_audits_found_is_shown_with_how_sure_it_is() -> None:
     text = printed([row])
     for expected in ("false accepts 5.0% [1.6%–11.3%] of 100", "false escalations 30.0% [", "100 for $1.1"):
         assert expected in text, expected
-    [as_json] = json.loads(json.dumps(stats.as_json([row])))
+    [as_json] = json.loads(json.dumps(stats_show.as_json([row])))
     assert as_json["false_accept"]["bad"] == 5
     assert as_json["false_escalate"]["n"] == 10
 
 
 def test_no_rows_are_said_in_words() -> None:
     assert "No requests are recorded" in printed([])
-    assert stats.as_json([]) == []
+    assert stats_show.as_json([]) == []
 
 
 def test_the_json_form_is_json() -> None:
-    (row,) = json.loads(json.dumps(stats.as_json(stats.rows([workload()], LADDER))))
+    (row,) = json.loads(json.dumps(stats_show.as_json(stats.rows([workload()], LADDER))))
     assert row["escalated"] == {
         "count": 40,
         "of": 200,

@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2
 
 from fallback import errors
 from fallback.errors import Failure
+from router.fields import InvalidField
 from router.status import DOMAIN, Refusal, invalid, no_reply
-from router.translate import InvalidField
 from tests.support.outcomes import FAILURES
 
 CODE = grpc.StatusCode

@@ -23,16 +23,9 @@ from fallback.types import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from router.translate import (
-    InvalidField,
-    Limits,
-    bounds_of,
-    feedback_of,
-    idempotency_key_of,
-    labels_of,
-    request_of,
-    workload_of,
-)
+from router.fields import InvalidField, Limits
+from router.prompts import request_of
+from router.translate import bounds_of, feedback_of, idempotency_key_of, labels_of, workload_of
 from router.v1 import feedback_pb2, router_pb2
 
 LIMITS = Limits(("haiku", "sonnet", "opus"), max_text_chars=10_000)
