@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -68,4 +69,7 @@ async def _serve(config: Config, config_path: Path | None, *, emulate_without_ke
     click.echo(f"tierwise is serving on {config.server.listen.rpartition(':')[0]}:{service.port}")
     if service.telemetry.prometheus_port is not None:
         click.echo(f"metrics on http://127.0.0.1:{service.telemetry.prometheus_port}/metrics")
+    # What is there now stays: a full collection over it stops the loop for 170 ms, over what comes after it for 10.
+    gc.collect()
+    gc.freeze()
     await service.run()
