@@ -22,6 +22,8 @@ from processes import child
 
 from router.v1 import router_pb2, router_pb2_grpc
 
+RETRY_S = 0.5  # the service's own RetryInfo
+
 
 def _request() -> router_pb2.CompleteRequest:
     text = router_pb2.TextBlock(text="Which of these two contracts ends first, and when? " * 8)
@@ -52,12 +54,15 @@ async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
 
 
 async def closed(stub: router_pb2_grpc.RouterServiceStub, callers: int, seconds: float) -> float:
-    """Requests a second that a fixed number of callers gets through."""
+    """Requests a second that a fixed number of callers gets through; one who is refused comes back when told to."""
     told, end = Told(), time.perf_counter() + seconds
 
     async def call() -> None:
         while time.perf_counter() < end:
+            before = len(told.refused_s)
             await ask(stub, told)
+            if len(told.refused_s) > before:
+                await asyncio.sleep(RETRY_S)
 
     await asyncio.gather(*(call() for _ in range(callers)))
     return len(told.served_s) / seconds

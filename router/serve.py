@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -17,7 +18,7 @@ from fallback.clock import SystemClock
 from fallback.errors import RateLimited
 from fallback.guards import Guards
 from fallback.providers import Endpoint
-from router import chores, counters
+from router import canary, chores, counters
 from router.admission import Admission
 from router.audit.auditor import Auditor
 from router.build import make_endpoints, make_generation, make_recorder, telemetry_settings
@@ -26,6 +27,7 @@ from router.config_sections import EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health
+from router.line import Line
 from router.listener import make_listener, turn_away
 from router.logs import loop_exception
 from router.model_source import ModelSource
@@ -61,7 +63,8 @@ class Service:
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
+        line = Line(config.admission.line(), self._clock, key=secrets.token_hex())
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight), line)
         self.watch = Watch(
             config.drift.settings(),
             max_workloads=config.server.max_workloads,
@@ -100,11 +103,18 @@ class Service:
         self.port = self._server.add_insecure_port(listen)
         await self._server.start()
         clock, recorder = self._clock, self.recorder
-        watches = (self.models.watch(), self.health.watch(), self.admission.watch(clock), self.watch.follow())
+        host = listen.rpartition(":")[0]
+        watches = (
+            self.models.watch(),
+            self.health.watch(),
+            self.admission.watch(clock),
+            canary.sing(self.admission, host, self.port, clock),
+            self.watch.follow(),
+        )
         retention = chores.enforce_retention(lambda: self.generation.config, recorder, clock)
         for watch in (*watches, chores.recover(recorder, clock), retention):
             self._tasks.add(asyncio.create_task(watch))
-        _log.info("serving on %s:%d", listen.rpartition(":")[0], self.port)
+        _log.info("serving on %s:%d", host, self.port)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads the configuration. A second signal ends at once."""
@@ -210,7 +220,9 @@ class Service:
         )
         admission = self.admission
         telemetry.watch_admission(
-            lambda: admission.limit, lambda: {each.name.lower(): n for each, n in admission.refused.items()}
+            lambda: admission.limit,
+            lambda: (admission.line.wait_s, admission.line.share),
+            lambda: {each.name.lower(): n for each, n in admission.refused.items()},
         )
         models = self.models
         telemetry.watch_model(lambda: models.version, lambda: bool(models.problem), lambda: models.learned_until_s)

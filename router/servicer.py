@@ -106,10 +106,17 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.CompleteRequest, context: Context
     ) -> router_pb2.CompleteResponse:
         """Answer a request."""
+        if self._admission.line.is_canary(request.idempotency_key):
+            return router_pb2.CompleteResponse()
+        priority = _priority(self._generation(), request)
+        refusal = self._admission.turned_away(priority)
+        if refusal is not None:
+            return _refused(context, refusal, router_pb2.CompleteResponse())
         rpc = _Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.CompleteResponse:
-            async with self._admission.admitted(_priority(self._generation(), request)):
+            async with self._admission.admitted(priority):
+                _check_priority(request)
                 key = idempotency_key_of(request.idempotency_key)
                 generation = self._generation()
                 ask = _ask(generation, request.workload, request.prompt, request.bounds, request.labels, context)
@@ -245,12 +252,24 @@ _PRIORITIES = {
 
 def _priority(generation: Generation, request: router_pb2.CompleteRequest) -> Priority:
     """The request's own priority, else its workload's; before anything else of it is looked at."""
-    if request.priority in _PRIORITIES:
-        return _PRIORITIES[request.priority]
-    if request.priority != router_pb2.PRIORITY_UNSPECIFIED:
-        raise InvalidField("priority", "unknown value")
+    own = _PRIORITIES.get(request.priority)
+    if own is not None:
+        return own
     policy, _ = generation.policy(request.workload or "default")
     return Priority[policy.priority.upper()]
+
+
+def _check_priority(request: router_pb2.CompleteRequest) -> None:
+    if request.priority not in _PRIORITIES and request.priority != router_pb2.PRIORITY_UNSPECIFIED:
+        raise InvalidField("priority", "unknown value")
+
+
+def _refused(context: Context, refusal: Refusal, nothing: Response) -> Response:
+    """End a call with the refusal's status. An abort says the same by an exception, at twice the price."""
+    context.set_trailing_metadata(refusal.trailers)
+    context.set_code(refusal.code)
+    context.set_details(refusal.message)
+    return nothing
 
 
 def _ask(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -20,6 +22,7 @@ from fallback.errors import (
 from router.fields import InvalidField
 
 DOMAIN = "tierwise"
+_DETAILS_KEY = "grpc-status-details-bin"
 # Where nothing says how long to wait, or says at once: long enough not to add to an outage.
 _DEFAULT_RETRY_S = 1.0
 _MAX_RETRY_S = 86_400.0  # an upstream may say anything
@@ -37,6 +40,11 @@ class Refusal(Exception):
         self.message = message
         self.retry_s = retry_s
         self.field = field
+
+    @cached_property
+    def trailers(self) -> tuple[tuple[str, bytes], ...]:
+        """The status as gRPC carries it beside code and message."""
+        return ((_DETAILS_KEY, self.status.SerializeToString()),)
 
     @property
     def status(self) -> status_pb2.Status:

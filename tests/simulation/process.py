@@ -17,6 +17,7 @@ from router.config import Config
 from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
+from router.line import Line
 from router.outcome import Outcome, RequestIds
 from router.recorder import Recorder
 from router.replays import Replays
@@ -89,7 +90,8 @@ class Process:
             worker=lambda _: SimWorker(disk, rng, lambda: self.alive),
         )
         self._ids = RequestIds(rng.randbytes)
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
+        line = Line(config.admission.line(), clock, "no canary sings here")
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight), line)
         self.drift = Drift(DriftSettings(), lambda _: None)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry

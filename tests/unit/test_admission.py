@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from router.admission import Admission, AdmissionSettings, Priority
 from router.limits import LimitSettings
+from router.line import Line, LineSettings
 from router.status import Refusal
+from tests.support.fakes import FakeClock
 
 LOW, NORMAL, HIGH = Priority
 
 
 def made(places: int = 1, queued: int = 2, wait_s: float = 60.0) -> Admission:
-    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s))
+    line = Line(LineSettings(), FakeClock(), "canary")
+    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s), line)
 
 
 class Caller:
@@ -163,3 +166,34 @@ def test_no_history_loses_or_invents_a_place(steps: list[tuple[str, int, int]]) 
         assert (admission.in_flight, admission.queued) == (0, 0)
 
     asyncio.run(play())
+
+
+async def test_who_could_neither_come_in_nor_wait_is_turned_away_before_anything_is_done_for_it() -> None:
+    admission = made(places=1, queued=1)
+    assert admission.turned_away(LOW) is None
+    async with callers(admission, NORMAL, NORMAL):
+        assert [admission.turned_away(each) is not None for each in (LOW, NORMAL, HIGH)] == [True, True, False]
+        refusal = admission.turned_away(LOW)
+        assert refusal is not None
+        assert (refusal.code, refusal.retry_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.5)
+    assert admission.refused == {LOW: 2, NORMAL: 1, HIGH: 0}
+    assert admission.arrived == 5
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, (0, 0, 0)), (0.25, (50, 25, 0)), (0.75, (100, 75, 50)), (1.0, (100, 100, 100))]
+)
+def test_a_long_line_turns_away_its_share_the_lowest_class_first(share: float, expected: tuple[int, ...]) -> None:
+    admission = made(places=1_000)
+    admission.line.share = share
+    for priority in Priority:
+        for _ in range(100):
+            admission.turned_away(priority)
+    assert tuple(admission.refused.values()) == expected
+
+
+def test_once_closed_nobody_is_turned_away_for_a_line() -> None:
+    admission = made()
+    admission.line.share = 1.0
+    admission.close()
+    assert admission.turned_away(NORMAL) is None
