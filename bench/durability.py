@@ -40,7 +40,9 @@ async def load_until_killed(port: int, kill: object, after_s: float) -> list[tup
             while not ended.is_set():
                 try:
                     response = await stub.Complete(request(), timeout=5)
-                except grpc.aio.AioRpcError:
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        continue
                     return
                 replies.append((response.request_id, response.recorded))
 

@@ -5,7 +5,8 @@ canary, a call of the service to itself, stands in it, and what it waited is wha
 
 The share follows PIE (Pan et al., PIE: A Lightweight Control Scheme to Address the Bufferbloat Problem, HPSR 2013;
 RFC 8033): it grows with the line's excess over a target and with its growth, and falls the same way, so that the line
-settles at the target and neither empties nor overflows. As there, a burst is no reason: its line goes away by itself.
+settles at the target and neither empties nor overflows. It begins where a line has been long for a while: a burst's
+goes away by itself, and one that stands and is short does no harm. It ends when nobody had to go for a while.
 
     share += per_s2 * (wait - target) * dt + per_s * (wait - wait before)
 
@@ -23,14 +24,18 @@ from fallback.clock import Clock
 _PER_S2: Final = 60.0
 _PER_S: Final = 12.0
 _LONGEST_STEP_S: Final = 0.05
+# One thing that stops the loop for a while makes a line of one sample; a line is long only if it is seen to be.
+_SEEN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """The wait aimed at where more come in than can be served, and how long a line may be longer as a burst's."""
+    """A line of more than `long_s` for `burst_s` is kept at `target_s`, until for `calm_s` nobody had to go for it."""
 
     target_s: float = 0.01
+    long_s: float = 0.1
     burst_s: float = 0.2
+    calm_s: float = 1.0
 
 
 class Line:
@@ -46,6 +51,8 @@ class Line:
         self._before_s = 0.0
         self._sampled_at_s = clock.monotonic_s()
         self._short_at_s = self._sampled_at_s
+        self._seen_long = 0
+        self._kept_until_s = self._sampled_at_s
 
     @property
     def wait_s(self) -> float:
@@ -56,7 +63,7 @@ class Line:
     @property
     def pressed(self) -> bool:
         """Whether it has to be watched closely, even if nobody comes."""
-        return self.share > 0.0 or 2 * self.wait_s > self._settings.target_s
+        return self._clock.monotonic_s() < self._kept_until_s or 2 * self.wait_s > self._settings.long_s
 
     def sent(self) -> None:
         """A canary joins the line."""
@@ -83,12 +90,17 @@ class Line:
         now_s, wait_s, target_s = self._clock.monotonic_s(), self.wait_s, self._settings.target_s
         step_s = min(_LONGEST_STEP_S, now_s - self._sampled_at_s)
         grown_s, self._before_s, self._sampled_at_s = wait_s - self._before_s, wait_s, now_s
-        if wait_s <= target_s:
-            self._short_at_s = now_s
-        if self.share == 0.0 and now_s - self._short_at_s < self._settings.burst_s:
+        if wait_s <= self._settings.long_s:
+            self._short_at_s, self._seen_long = now_s, 0
+        else:
+            self._seen_long += 1
+        standing = self._seen_long >= _SEEN and now_s - self._short_at_s >= self._settings.burst_s
+        if not standing and now_s >= self._kept_until_s:
             return
         change = _PER_S2 * (wait_s - target_s) * step_s + _PER_S * grown_s
         self.share = min(1.0, max(0.0, self.share + change))
+        if self.share > 0.0:
+            self._kept_until_s = now_s + self._settings.calm_s
 
     def _ended(self, waited_s: float) -> None:
         self._sent_s = None

@@ -70,7 +70,9 @@ async def _load_and_kill(config: Path) -> set[str]:
             while True:
                 try:
                     response = await router.Complete(text_request(), timeout=10)
-                except grpc.aio.AioRpcError:
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        continue
                     return
                 if response.recorded:
                     acknowledged.add(response.request_id)

@@ -60,7 +60,7 @@ class Listener:
 
 
 @settings(max_examples=25)
-@given(st.floats(1.2, 6.0))
+@given(st.floats(1.5, 4.0))
 def test_a_standing_line_settles_near_its_target_and_what_is_served_stays(times: float) -> None:
     listener = Listener()
     for _ in range(300):
@@ -88,12 +88,30 @@ def test_nobody_is_turned_away_below_capacity_nor_for_a_burst() -> None:
     assert listener.line.share == 0.0
 
 
-def test_after_the_overload_nobody_is_turned_away_any_more_within_two_seconds() -> None:
+def test_a_line_that_stands_and_is_short_is_left_alone() -> None:
+    listener = Listener()
+    listener.tick(25.0)
+    for _ in range(500):
+        listener.tick(5.0)
+    assert listener.line.wait_s > 0.02
+    assert listener.turned_away == 0
+
+
+def test_one_stop_of_the_loop_is_no_line() -> None:
+    listener = Listener()
+    for _ in range(20):
+        listener.tick(2.0)
+        listener.clock.advance(0.7)
+        listener.line.sample()
+    assert listener.line.share == 0.0
+
+
+def test_after_the_overload_nobody_is_turned_away_any_more_within_three_seconds() -> None:
     listener = Listener()
     for _ in range(300):
         listener.tick(15.0)
     assert listener.line.share > 0.4
-    for _ in range(200):
+    for _ in range(300):
         listener.tick(3.0)
     assert listener.line.share == 0.0
     assert not listener.line.pressed
