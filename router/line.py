@@ -33,8 +33,8 @@ class LineSettings:
     """A line of more than `long_s` for `burst_s` is kept at `target_s`, until for `calm_s` nobody had to go for it."""
 
     target_s: float = 0.01
-    long_s: float = 0.1
-    burst_s: float = 0.2
+    long_s: float = 0.25
+    burst_s: float = 0.25
     calm_s: float = 1.0
 
 
@@ -79,7 +79,7 @@ class Line:
 
     def lost(self) -> None:
         """The listener itself turned the canary away: the line is as long as it gets."""
-        self._ended(max(self.wait_s, self._settings.burst_s))
+        self._ended(max(self.wait_s, 2 * self._settings.long_s))
 
     def unknown(self) -> None:
         """The canary could not be sent: nothing is known of the line."""

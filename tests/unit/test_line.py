@@ -119,7 +119,7 @@ def test_after_the_overload_nobody_is_turned_away_any_more_within_three_seconds(
 
 def test_a_canary_that_the_listener_drops_tells_of_a_full_line_and_one_that_cannot_be_sent_of_nothing() -> None:
     clock = FakeClock()
-    line = Line(LineSettings(target_s=0.01, burst_s=0.2), clock, "canary")
+    line = Line(LineSettings(target_s=0.01, long_s=0.1, burst_s=0.2), clock, "canary")
     line.sent()
     clock.advance(0.001)
     line.lost()
