@@ -3,7 +3,8 @@
 Simulated: requests, replies, their truth, feedback, time. Real: checks, features, chain, policy, the night's fit. A day
 without a model, a night, and a day decided by its model, on which half of the replies are judged again; then another
 night on both, and a third day. Each model decides the same requests with the guesses (half of the bad replies noticed,
-odds ratio 3) and with what was measured.
+odds ratio 3), with what was measured, and with that and a margin that every further
+call has to save (`call_margin`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from training.served import Terms
 
 TARGET = 0.95
 MISTAKE_USD = (0.01, 0.03, 0.1)
+MARGIN = 0.5
 _GIVEN = Terms(("haiku", "sonnet", "opus"), quality_target=TARGET)
 
 
@@ -71,18 +73,24 @@ class Simulated:
 class Kept:
     """Stands in for the recorder."""
 
-    async def record(self, _outcome: Outcome) -> bool:
+    async def record(self, _outcome: Outcome, *, within_s: float) -> bool:
         """Always written."""
+        del within_s
         return True
 
 
 @dataclass(frozen=True)
 class Day:
-    """The records of a day's requests, whether each reply was right, and what it cost; both (n,)."""
+    """The records of a day's requests, and of each whether its reply was right, its cost and its calls; all (n,)."""
 
     records: list[Recorded]
     good: np.ndarray
     cost_usd: np.ndarray
+
+    @property
+    def calls(self) -> np.ndarray:
+        """Upstream calls."""
+        return np.array([len(each.outcome.attempts) for each in self.records], dtype=float)
 
 
 async def live(config: Config, requests: Sequence[Case], seed: int, model: RouterModel | None, **policy: float) -> Day:
@@ -113,22 +121,26 @@ async def live(config: Config, requests: Sequence[Case], seed: int, model: Route
     return Day(records, np.array(good, dtype=float), np.array([each.outcome.cost_usd for each in records]))
 
 
-def models(records: Sequence[Recorded], seed: int) -> dict[str, RouterModel]:
-    """The night's model in both forms, each with the mistake cost that it would be tuned to."""
+def models(records: Sequence[Recorded], seed: int) -> dict[str, tuple[RouterModel, float]]:
+    """The night's model and the margin in each form, with the mistake cost that it would be tuned to."""
     data = read_dataset(records)
     made = training_set(data)
     fitted = fit_router(made, version="night", states=states_of(made), seed=seed)
     measured = with_habits(fitted, data).model
     forms = {
-        "guessed": replace(measured, caught={}, tied=Tied()),
-        "measured": measured,
+        "guessed": (replace(measured, caught={}, tied=Tied()), 0.0),
+        "measured": (measured, 0.0),
+        "with margin": (measured, MARGIN),
     }
-    return {name: tuned(replace(fitted, model=model), records) for name, model in forms.items()}
+    return {
+        name: (tuned(replace(fitted, model=model), records, margin), margin) for name, (model, margin) in forms.items()
+    }
 
 
-def tuned(fitted: Fitted, records: Sequence[Recorded]) -> RouterModel:
+def tuned(fitted: Fitted, records: Sequence[Recorded], margin: float) -> RouterModel:
     """With the cost of a mistake that the night chooses for the target."""
-    costs = choose_mistake_costs(fitted, read_dataset(records), lambda _: _GIVEN, targets=[TARGET])
+    own = replace(_GIVEN, call_margin=margin)
+    costs = choose_mistake_costs(fitted, read_dataset(records), lambda _: own, targets=[TARGET])
     return replace(fitted.model, quality_costs_usd=costs)
 
 
@@ -139,9 +151,12 @@ async def compare(seed: int, rounds: int, config: Config, table: Table) -> None:
         forms, requests = models(records, seed), cases(1 + night, rounds, seed)
         for given_usd in (None, *MISTAKE_USD):
             policy = {"explore": 0.0} | ({} if given_usd is None else {"mistake_cost_usd": given_usd})
-            days = {name: await live(config, requests, seed, model, **policy) for name, model in forms.items()}
+            days = {
+                name: await live(config, requests, seed, model, **policy, call_margin=margin)
+                for name, (model, margin) in forms.items()
+            }
             show(table, f"{seed}", night, given_usd, days)
-        lived = await live(config, requests, seed, forms["measured"])
+        lived = await live(config, requests, seed, forms["with margin"][0])
         # Ids of a day begin anew with its clock.
         shift = f"{night:x}"
         records += [_again(each, shift) for each in lived.records]
@@ -164,7 +179,7 @@ def show(table: Table, seed: str, night: int, given_usd: float | None, days: Map
         worth = "" if given_usd is None else _mean_interval(value, 1000.0)
         table.add_row(
             seed, str(night), "tuned" if given_usd is None else f"${given_usd:g}", name, f"{day.good.mean():.2%}",
-            f"{1000 * day.cost_usd.mean():.3f}", cost, quality, worth,
+            f"{1000 * day.cost_usd.mean():.3f}", f"{day.calls.mean():.2f}", cost, quality, worth,
         )  # fmt: skip
 
 
@@ -186,7 +201,8 @@ def main() -> None:
         for name, workload in config.workloads.items()
     }
     table = Table(
-        "seed", "night", "mistake", "model", "good", "$ per 1,000", "cost, %", "quality, points", "value, $ per 1,000",
+        "seed", "night", "mistake", "model", "good", "$ per 1,000", "calls", "cost, %", "quality, points",
+        "value, $ per 1,000",
         title="SIMULATED; differences from `guessed` on the same requests, 95 %",
     )  # fmt: skip
     for seed in options.seeds:

@@ -3,7 +3,8 @@
 Recorded: prompts, every tier's reply, whether it is right. Made up: who serves them. A chain starts at haiku, or by lot
 elsewhere; its check notices a bad reply with a given probability; half of the accepted replies are judged. Only
 what that chain asked is in the log. The night learns from two thirds of the prompts, and its model decides the others
-at given costs of a mistake: with the guesses that stand there without evidence, and with both measured.
+at given costs of a mistake: with the guesses that stand there without evidence, with both
+measured, and with that and a margin that every further call has to save (`call_margin`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from training.served import Served, Terms
 
 MISTAKE_USD = (0.01, 0.03, 0.1, 0.3)
 EXPLORE, JUDGED = 0.15, 0.5
+MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,21 @@ class Service:
         )
 
 
-def night(rows: Sequence[Row], seed: int) -> dict[str, RouterModel]:
-    """The model of these rows, in both forms."""
+def night(rows: Sequence[Row], seed: int) -> dict[str, tuple[RouterModel, float]]:
+    """The model of these rows and the margin, in each form."""
     data = Dataset(weighed(rows))
     made = training_set(data)
     fitted = fit_router(made, version="night", states=states_of(made), seed=seed)
     measured = with_habits(fitted, data).model
     return {
-        "guessed": replace(measured, caught={}, tied=Tied()),
-        "measured": measured,
+        "guessed": (replace(measured, caught={}, tied=Tied()), 0.0),
+        "measured": (measured, 0.0),
+        "with margin": (measured, MARGIN),
     }
 
 
-def served(policy: Served, row: Row, recorded: Recorded, number: int) -> tuple[float, float]:
-    """(whether the reply handed over is right, what it cost in US dollars)."""
+def served(policy: Served, row: Row, recorded: Recorded, number: int) -> tuple[float, float, float]:
+    """(whether the reply handed over is right, what it cost in US dollars, calls)."""
     plan, steps = policy.plan(row), {step.tier: step for step in row.steps}
     tier, spent_usd, replies = plan.tiers[0], 0.0, []
     while True:
@@ -115,7 +118,7 @@ def served(policy: Served, row: Row, recorded: Recorded, number: int) -> tuple[f
                 tier = source
             case step:
                 kept = tier if isinstance(step, Ask) else step.tier
-                return float(recorded.correct(kept)[number]), spent_usd
+                return float(recorded.correct(kept)[number]), spent_usd, float(len(replies))
 
 
 def main() -> None:
@@ -128,29 +131,31 @@ def main() -> None:
     options = parser.parse_args()
     prices = load_config(None).load_prices()
     recorded = read_recorded(options.recorded, options.generation, prices, second_samples=False)
-    found: defaultdict[tuple[float, str], list[tuple[float, float]]] = defaultdict(list)
+    found: defaultdict[tuple[float, str], list[tuple[float, float, float]]] = defaultdict(list)
     for seed in options.seeds:
         service = Service(recorded, options.noticed, np.random.default_rng(seed))
         for inside, outside in folds(recorded.data, seed, 3):
             forms = night([service.row(number) for number in sorted(inside.tolist())], seed)
             asked = [(number, service.row(number, whole=True)) for number in outside.tolist()]
             for usd in MISTAKE_USD:
-                for name, model in forms.items():
-                    policy = Served(model, lambda _, usd=usd: Terms(TIERS, mistake_cost_usd=usd), Means(()))  # type: ignore[misc]
+                for name, (model, margin) in forms.items():
+                    own = Terms(TIERS, mistake_cost_usd=usd, call_margin=margin)
+                    policy = Served(model, lambda _, own=own: own, Means(()))  # type: ignore[misc]
                     found[usd, name] += [served(policy, row, recorded, number) for number, row in asked]
     show(options, found, len(recorded))
 
 
-def show(options: argparse.Namespace, found: dict[tuple[float, str], list[tuple[float, float]]], n: int) -> None:
+def show(options: argparse.Namespace, found: dict[tuple[float, str], list[tuple[float, float, float]]], n: int) -> None:
     """Differences are paired. A prompt is decided once a seed: intervals take its mean over the seeds as one figure."""
     table = Table(
-        "mistake", "model", "good", "$ per 1,000", "cost, %", "quality, points", "value, $ per 1,000",
+        "mistake", "model", "good", "$ per 1,000", "calls", "cost, %", "quality, points",
+        "value, $ per 1,000",
         title=f"{options.generation}, {n} prompts, {len(options.seeds)} seeds, check notices {options.noticed:.0%}; "
         "differences from `guessed`, 95 %",
     )  # fmt: skip
     for (usd, name), each_prompt in found.items():
-        good, cost_usd = np.array(each_prompt).T
-        before_good, before_usd = np.array(found[usd, "guessed"]).T
+        good, cost_usd, calls = np.array(each_prompt).T
+        before_good, before_usd, _ = np.array(found[usd, "guessed"]).T
         value = usd * (good - before_good) - (cost_usd - before_usd)
         differences = (
             (cost_usd - before_usd, 100 / before_usd.mean()),
@@ -161,7 +166,9 @@ def show(options: argparse.Namespace, found: dict[tuple[float, str], list[tuple[
         told = [
             f"{scale * each.mean():+.2f} ± {spread * scale * each.std():.2f}" for each, scale in differences
         ]  # n, not n · seeds: the same prompts again
-        table.add_row(f"${usd:g}", name, f"{good.mean():.2%}", f"{1000 * cost_usd.mean():.3f}", *told)
+        table.add_row(
+            f"${usd:g}", name, f"{good.mean():.2%}", f"{1000 * cost_usd.mean():.3f}", f"{calls.mean():.2f}", *told
+        )
     Console(width=130).print(table)
 
 

@@ -11,7 +11,8 @@ where λ is what a bad reply costs the workload (`mistake_cost_usd`) and *worth*
 that is kept when the source was asked and everything after is decided well: P(the final reply is good) less
 later spending over λ. So a tier is skipped when going on from it would probably not pay, a dearer tier is not
 taken for a better one, and the reply kept may be an earlier one: where that is believed better by LEAD, because the
-best of several uncertain beliefs flatters itself (the winner's curse; Smith & Winkler 2006).
+best of several uncertain beliefs flatters itself (the winner's curse; Smith & Winkler 2006). A further call may
+have to save something, because the same holds for steps.
 """
 
 from __future__ import annotations
@@ -56,29 +57,46 @@ Step = Keep | Ask
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A source that may be asked: its expected cost, and what having asked it is worth, in [0, 1]."""
+    """A source that may be asked: its expected cost, and what having asked it is worth, in [0, 1].
+
+    `calls` are to be expected from here on, this one included, where all options know theirs.
+    """
 
     source: str
     cost_usd: float
     worth: float
+    calls: float = 1.0
 
 
-def next_step(seen: Mapping[str, float], options: Iterable[Option], *, mistake_cost_usd: float) -> Step:
+def next_step(
+    seen: Mapping[str, float], options: Iterable[Option], *, mistake_cost_usd: float, call_margin: float = 0.0
+) -> Step:
     """The step of greatest expected value; ties go to the earlier, and to keeping.
 
-    `seen` is P(good) of each reply in hand, in ladder order. ValueError where there is nothing to choose from.
+    `seen` is P(good) of each reply in hand, in ladder order. Of two options the one with fewer calls to be expected is
+    taken where each call of the other's more saves no more than `call_margin` of the one's cost. ValueError where there
+    is nothing to choose from.
     """
-    best: Step | None = None
+    kept: Step | None = None
     if seen:
         tier = best_seen(seen)
-        best = Keep(tier, mistake_cost_usd * seen[tier])
-    for option in options:
-        value_usd = mistake_cost_usd * option.worth - option.cost_usd
-        if best is None or value_usd > best.value_usd:
-            best = Ask(option.source, value_usd)
-    if best is None:
+        kept = Keep(tier, mistake_cost_usd * seen[tier])
+    values_usd = {option: mistake_cost_usd * option.worth - option.cost_usd for option in options}
+    as_good = {option: usd for option, usd in values_usd.items() if kept is None or usd > kept.value_usd}
+    asked: Ask | None = None
+    while as_good:  # the best of all, then the best of those that are as good with fewer calls
+        best = max(as_good, key=as_good.__getitem__)
+        asked = Ask(best.source, as_good[best])
+        as_good = {
+            option: usd
+            for option, usd in as_good.items()
+            if option.calls < best.calls
+            and asked.value_usd - usd <= call_margin * option.cost_usd * (best.calls - option.calls)
+        }
+    step = asked or kept
+    if step is None:
         raise ValueError("no reply was seen and no source may be asked")
-    return best
+    return step
 
 
 def best_seen(seen: Mapping[str, float]) -> str:
@@ -88,7 +106,15 @@ def best_seen(seen: Mapping[str, float]) -> str:
     return best if seen[best] - seen[last] > LEAD else last
 
 
-def chain_worth(
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What asking a tier is worth, in [0, 1], and the calls to be expected, that one included."""
+
+    worth: float
+    calls: float
+
+
+def chain_prospect(
     tiers: Sequence[str],
     p_good: Mapping[str, float],
     cost_usd: Mapping[str, float],
@@ -96,8 +122,8 @@ def chain_worth(
     mistake_cost_usd: float,
     caught: float = CAUGHT,
     odds_ratio: float = ODDS_RATIO,
-) -> float:
-    """The worth of asking the first of `tiers`, by the chain rule: a chain with a check of known power.
+) -> Prospect:
+    """Asking the first of `tiers`, by the chain rule: a chain with a check of known power.
 
     A bad reply is noticed with probability `caught`, and then the next tier is asked if that pays. What a bad reply
     says of the tiers above is `after_a_bad_reply`'s.
@@ -105,10 +131,14 @@ def chain_worth(
     tier, *above = tiers
     p = p_good[tier]
     if not above:
-        return p
+        return Prospect(p, 1.0)
     believed = {each: after_a_bad_reply(p_good[each], p, odds_ratio=odds_ratio) for each in above}
-    on = chain_worth(above, believed, cost_usd, mistake_cost_usd=mistake_cost_usd, caught=caught, odds_ratio=odds_ratio)
-    return p + (1.0 - p) * caught * max(0.0, on - cost_usd[above[0]] / mistake_cost_usd)
+    on = chain_prospect(
+        above, believed, cost_usd, mistake_cost_usd=mistake_cost_usd, caught=caught, odds_ratio=odds_ratio
+    )
+    gain = on.worth - cost_usd[above[0]] / mistake_cost_usd
+    noticed = (1.0 - p) * caught if gain > 0.0 else 0.0
+    return Prospect(p + noticed * gain, 1.0 + noticed * on.calls)
 
 
 def after_a_bad_reply(p_good: float, p_other: float, *, odds_ratio: float = ODDS_RATIO) -> float:

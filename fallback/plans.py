@@ -91,6 +91,11 @@ class Plan:
         return sum(p * delay.mean_s for p, delay in self.endings)
 
     @property
+    def calls(self) -> float:
+        """Expected number of tiers asked."""
+        return sum(p * number for number, (p, _) in enumerate(self.endings, start=1))
+
+    @property
     def p95_s(self) -> float:
         """The time within which 95 % of such requests have ended."""
         low_s, high_s = 0.0, max(delay.quantile_s(0.95) for _, delay in self.endings)

@@ -114,6 +114,7 @@ class Completer:
             check_usd={tier: self.expected.check_usd(ask.request, tier) for tier in allowed},
             latency_p95_s=ask.policy.latency_p95_s,
             second_cost_usd=ask.policy.second_cost_usd,
+            call_margin=ask.policy.call_margin,
             forced_start=ask.forced_start,
             start_tier=ask.policy.start_tier,
             static_plan=ask.policy.static_plan,

@@ -46,7 +46,8 @@ class WorkloadConfig(Section):
     None by default: nobody's money is spent, and nobody's prompt sent to a dearer tier, without being asked.
     `hedge_after`: after how many seconds, or which measured percentile, a second attempt goes beside a late one.
     `latency_p95_s` bounds the 95th percentile of a request's time: plans that would break it are taken only where
-    none fits. `second_cost_usd` is what a second of the caller's time is worth.
+    none fits. `second_cost_usd` is what a second of the caller's time is worth. A further call has to save
+    more than `call_margin` of the price of the tier asked instead; by default any saving will do.
     """
 
     start_tier: str = ""
@@ -63,6 +64,7 @@ class WorkloadConfig(Section):
     false_accept_confidence: Annotated[Number, Field(ge=0.5, le=0.999)] = 0.95
     latency_p95_s: Seconds | None = None
     second_cost_usd: Annotated[Number, Field(ge=0)] = 0.0
+    call_margin: Share = 0.0
     truncated: Policy = "escalate"
     refused: Policy = "hand_back"
     unjudged: Literal["accept", "escalate", "hand_back"] = "accept"

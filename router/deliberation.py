@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fallback.answers import Answer, agreement, find_answer
-from fallback.cascade import Ask, Keep, Option, Step, after_a_bad_reply, chain_worth, next_step
+from fallback.cascade import Ask, Keep, Option, Prospect, Step, after_a_bad_reply, chain_prospect, next_step
 from fallback.checks.scorer import Assessment
 from fallback.plans import Delay
 from router.agreements import UNKNOWN
@@ -31,6 +31,7 @@ NOT_CERTIFIED = "not_certified"
 class Stakes:
     """What counts for a request, in US dollars; `delay` by tier, empty where time does not matter.
 
+    `call_margin` is what each call more must save, as a share of the cost of the tier asked instead.
     `rejected_cost_usd` is what a mistake is taken to cost before a rejected reply is handed back although a
     higher tier could be asked. `insists`: it never is. `standing` is what each tier's word counts for.
     """
@@ -39,6 +40,7 @@ class Stakes:
     mistake_cost_usd: float
     rejected_cost_usd: float
     second_cost_usd: float = 0.0
+    call_margin: float = 0.0
     insists: bool = False
     delay: Mapping[str, Delay] = field(default_factory=dict)
     standing: Standing = UNBOUND
@@ -214,24 +216,24 @@ class Deliberation:
     ) -> Step:
         stakes = self._stakes
         at_usd = stakes.mistake_cost_usd if mistake_cost_usd is None else mistake_cost_usd
-        options = [
-            Option(
-                tier,
-                stakes.price_usd(tier),
-                self._worth(tier, believed, tiers, at_usd) * stakes.in_time(tier, time_left_s),
-            )
-            for tier in tiers
-        ]
-        return next_step(in_hand, options, mistake_cost_usd=at_usd)
+        options = []
+        for tier in tiers:
+            ahead = self._prospect(tier, believed, tiers, at_usd)
+            worth = ahead.worth * stakes.in_time(tier, time_left_s)
+            options.append(Option(tier, stakes.price_usd(tier), worth, ahead.calls))
+        return next_step(in_hand, options, mistake_cost_usd=at_usd, call_margin=stakes.call_margin)
 
-    def _worth(self, tier: str, believed: Mapping[str, float], tiers: Sequence[str], mistake_cost_usd: float) -> float:
+    def _prospect(
+        self, tier: str, believed: Mapping[str, float], tiers: Sequence[str], mistake_cost_usd: float
+    ) -> Prospect:
+        """By what was learned, which says nothing of calls, else by the chain rule."""
         state = tuple(source for source in self._model.sources if any(seen.source == source for seen in self._seen))
         model = self._model
         learned = model.worth_of(state, tier, believed, self._workload, mistake_cost_usd)
         if learned is not None:
-            return learned
+            return Prospect(learned, 1.0)
         chain = tiers[tiers.index(tier) :]
-        return chain_worth(
+        return chain_prospect(
             chain,
             believed,
             {each: self._stakes.price_usd(each) for each in chain},

@@ -137,6 +137,9 @@ def _why_not(plan: Plan, taken: Plan, decision: Decision, question: Question, st
         return f"{better:.1%} better is not worth ${dearer_usd:.6f} more"
     if decision.explored:
         return "exploring, on purpose"
+    more = plan.calls - taken.calls if decision.model_version and plan.tiers[0] != decision.start_tier else 0.0
+    if more > 0.0 and -less_usd <= question.call_margin * question.cost_usd[decision.start_tier] * more:
+        return f"saves too little for {more:.2f} calls more"
     if decision.mode is Mode.DIRECT:
         return f"P({decision.start_tier} is good) is enough to go there directly"
     if not decision.model_version and question.static_plan == "fixed":

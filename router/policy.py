@@ -40,6 +40,7 @@ class Question:
     `delay` is each tier's expected time, checks included; empty where unknown.
     `standing` says what each tier's word counts for.
     `check_usd` is the checks' part of each cost. `latency_p95_s` bounds the 95th percentile of the request's time.
+    `call_margin`: what each call more must save, as a share of the cost of the tier asked instead.
     `forced_start` is taken whatever would be better, to see what then.
     """
 
@@ -54,6 +55,7 @@ class Question:
     quality_target: float = 0.99
     mistake_cost_usd: float | None = None
     second_cost_usd: float = 0.0
+    call_margin: float = 0.0
     insists: bool = False
     delay: Mapping[str, Delay] = field(default_factory=dict)
     time_left_s: float = math.inf
@@ -168,6 +170,7 @@ def stakes_of(question: Question, model: RouterModel | None) -> Stakes:
         mistake_cost_usd=mistake_usd,
         rejected_cost_usd=rejected_usd,
         second_cost_usd=question.second_cost_usd,
+        call_margin=question.call_margin,
         insists=question.insists,
         delay=question.delay,
         standing=question.standing,

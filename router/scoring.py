@@ -139,8 +139,8 @@ class RouterModel:
 
     `worth` holds, by (state, source to try next), weights (mistake costs, k) over `worth_inputs`; the row is
     the one of the nearest of `mistake_costs_usd`. Where nothing is learned there, the chain rule holds
-    (`fallback.cascade.chain_worth`), with `caught`, by workload the share of bad replies that is noticed, and the tiers
-    `tied`. `quality_costs_usd` gives the mistake cost
+    (`fallback.cascade.chain_prospect`), with `caught`, by workload the share of bad replies that is noticed, and the
+    tiers `tied`. `quality_costs_usd` gives the mistake cost
     that reached a target quality in training, by target in per cent; `certificates` by workload what was certified.
     `fitted_until` is the last request that it was fitted on, empty where that is not known. `expected` gives, by
     workload, tier and stream (`router.drift`), what came of requests it had not seen as a multiple of what it said.

@@ -88,6 +88,7 @@ def learner_of(config: Config | None, ladder: tuple[str, ...], target: float) ->
             insists=own.hopeless == "escalate",
             latency_p95_s=own.latency_p95_s,
             second_cost_usd=own.second_cost_usd,
+            call_margin=own.call_margin,
             promise=own.promise,
         )
 

@@ -37,6 +37,7 @@ class Terms:
     promise: Promise = NO_PROMISE
     latency_p95_s: float | None = None
     second_cost_usd: float = 0.0
+    call_margin: float = 0.0
 
 
 class Served:
@@ -127,6 +128,7 @@ class Served:
             delay=row.delay,
             latency_p95_s=terms.latency_p95_s if row.delay else None,
             second_cost_usd=terms.second_cost_usd,
+            call_margin=terms.call_margin,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fallback.emulator.static import StaticSource
+from router.scoring import RouterModel, Stack
 from router.v1 import router_pb2
 from tests.service.test_complete import until
 from tests.support.otlp import OtlpCollector, tree
@@ -18,11 +20,11 @@ from tests.support.service import running, text_prompt, text_request
 from tests.support.small_models import small_model, write_model
 
 
-def publish(models: Path, version: str) -> None:
+def publish(models: Path, version: str, model: RouterModel | None = None) -> None:
     """Point `current` at a complete version, as the registry does."""
     directory = models / "versions" / version
     directory.mkdir(parents=True)
-    write_model(small_model(version), directory)
+    write_model(model or small_model(version), directory)
     pointer = models / "current.new"
     pointer.write_text(version + "\n", encoding="utf-8")
     pointer.replace(models / "current")
@@ -59,6 +61,24 @@ async def test_a_published_model_is_used_within_the_poll_and_no_request_fails(tm
         for reply in replies:  # one version throughout a request
             versions = {v.version for a in reply.attempts for v in a.verdicts if v.check == "scorer"}
             assert versions <= {reply.decision.model_version}
+
+
+@pytest.mark.parametrize(("margin", "start"), [(0.0, "haiku"), (1.0, "sonnet")])
+async def test_a_further_call_has_to_save_what_the_workload_says(tmp_path: Any, margin: float, start: str) -> None:
+    small = small_model("v1")
+    p_good = np.array([0.3, 0.95, 0.96])  # of haiku, sonnet, opus, whatever is asked
+    weights = np.zeros_like(small.stacks[()].weights)
+    model = replace(
+        small, stacks={(): Stack(weights, np.log(p_good / (1 - p_good)))}, worth={}, caught={"default": 1.0}
+    )
+    publish(Path(tmp_path) / "models", "v1", model)
+    policy = {"explore": 0.0, "mistake_cost_usd": 0.05, "call_margin": margin}
+    async with running(tmp_path, workloads={"default": policy}) as service:
+        asked = router_pb2.RouteRequest(prompt=text_prompt(), what_if=router_pb2.WhatIf(mistake_cost_usd=0.05))
+        response = await service.router.Route(asked)
+    assert response.decision.tiers[0] == start
+    words = [plan.why_not for plan in response.plans if list(plan.tiers) == ["haiku", "sonnet"]]
+    assert any(word.startswith("saves too little for 0.70 calls more") for word in words) == (margin > 0)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "not_there"])

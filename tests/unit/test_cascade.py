@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.cascade import Ask, Keep, Option, after_a_bad_reply, best_seen, chain_worth, next_step
+from fallback.cascade import (
+    Ask,
+    Keep,
+    Option,
+    Prospect,
+    after_a_bad_reply,
+    best_seen,
+    chain_prospect,
+    next_step,
+)
 
 
 def test_a_reply_is_kept_when_asking_on_does_not_pay() -> None:
@@ -49,25 +60,38 @@ def test_nothing_to_choose_from_is_an_error() -> None:
 
 def test_the_worth_of_a_chain_counts_what_the_check_catches_less_its_cost() -> None:
     p, cost = {"haiku": 0.6, "sonnet": 0.9}, {"haiku": 0.001, "sonnet": 0.02}
-    worth = chain_worth(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.5, odds_ratio=1.0)
-    assert worth == pytest.approx(0.6 + 0.4 * 0.5 * (0.9 - 0.1))
-    assert chain_worth(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.0) == pytest.approx(0.6)
+    ahead = chain_prospect(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.5, odds_ratio=1.0)
+    assert ahead.calls == pytest.approx(1.0 + 0.4 * 0.5)
+    assert ahead.worth == pytest.approx(0.6 + 0.4 * 0.5 * (0.9 - 0.1))
+    assert chain_prospect(("haiku", "sonnet"), p, cost, mistake_cost_usd=0.2, caught=0.0) == Prospect(0.6, 1.0)
 
 
 def test_going_on_that_does_not_pay_takes_nothing_away() -> None:
     p, cost = {"haiku": 0.6, "opus": 0.1}, {"haiku": 0.001, "opus": 1.0}
-    assert chain_worth(("haiku", "opus"), p, cost, mistake_cost_usd=0.1, caught=1.0) == pytest.approx(0.6)
+    assert chain_prospect(("haiku", "opus"), p, cost, mistake_cost_usd=0.1, caught=1.0) == Prospect(0.6, 1.0)
 
 
 def test_what_a_bad_reply_says_of_the_tiers_above_counts_in_a_chain() -> None:
     p, cost = {"haiku": 0.6, "sonnet": 0.9, "opus": 0.95}, {"haiku": 0.001, "sonnet": 0.02, "opus": 0.04}
     worth = {
-        odds: chain_worth(tuple(p), p, cost, mistake_cost_usd=0.5, caught=1.0, odds_ratio=odds) for odds in (1.0, 10.0)
+        odds: chain_prospect(tuple(p), p, cost, mistake_cost_usd=0.5, caught=1.0, odds_ratio=odds).worth
+        for odds in (1.0, 10.0)
     }
     sonnet, opus = (after_a_bad_reply(p[tier], 0.6, odds_ratio=10.0) for tier in ("sonnet", "opus"))
     last = after_a_bad_reply(opus, sonnet, odds_ratio=10.0)
     assert worth[10.0] == pytest.approx(0.6 + 0.4 * (sonnet + (1 - sonnet) * (last - 0.08) - 0.04))
     assert worth[10.0] < worth[1.0] == pytest.approx(0.6 + 0.4 * (0.9 + 0.1 * (0.95 - 0.08) - 0.04))
+
+
+def test_fewer_calls_are_taken_where_more_save_less_than_the_margin() -> None:
+    options = [Option("haiku", 0.001, 0.93, calls=2.0), Option("sonnet", 0.010, 0.95)]  # a call saves 0.007
+    for margin, source in ((0.0, "haiku"), (0.69, "haiku"), (0.71, "sonnet")):
+        assert next_step({}, options, mistake_cost_usd=0.1, call_margin=margin).source == source
+    assert next_step({"x": 0.89}, options, mistake_cost_usd=0.1, call_margin=0.71) == Ask("haiku", pytest.approx(0.092))
+    seldom = [replace(options[0], calls=1.5), options[1]]
+    assert next_step({}, seldom, mistake_cost_usd=0.1, call_margin=0.71).source == "haiku"
+    known = [Option("haiku", 0.001, 0.93), Option("sonnet", 0.010, 0.95)]  # nothing is known of their calls
+    assert next_step({}, known, mistake_cost_usd=0.1, call_margin=1.0).source == "haiku"
 
 
 shares = st.floats(0.001, 0.999)

@@ -57,6 +57,12 @@ def test_the_more_bad_replies_are_noticed_the_lower_it_starts() -> None:
     assert [step.source for step in steps if isinstance(step, Ask)] == ["sonnet", "haiku"]
 
 
+def test_a_start_with_more_calls_to_come_must_save_the_margin() -> None:
+    model = believing(0.45, 0.95, 0.96, caught=1.0)
+    steps = [deliberation(model, call_margin=margin).first() for margin in (0.0, 1.0)]
+    assert [step.source for step in steps if isinstance(step, Ask)] == ["haiku", "sonnet"]
+
+
 def test_a_rejection_says_as_much_of_the_next_tier_as_was_measured() -> None:
     hopeful = rejected(deliberation(believing(0.75, 0.5, 0.6, tied=Tied(read=1.0)), mistake_cost_usd=0.05))
     hopeless = rejected(

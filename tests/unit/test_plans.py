@@ -45,6 +45,7 @@ def test_a_plan_comes_to_what_a_simulation_of_it_comes_to(rungs: tuple[Rung, ...
     assert plan.cost_usd == pytest.approx(cost, rel=0.01)
     assert plan.quality == pytest.approx(quality, abs=0.005)
     assert plan.time_s == pytest.approx(time_s, rel=0.01)
+    assert plan_of(rungs[:2], after).calls == pytest.approx(1.0 + 0.4 * 0.8)
     assert plan.p95_s == pytest.approx(p95_s, rel=0.05), "sums of log-normals are taken to be log-normal"
     assert plan.within(plan.p95_s) == pytest.approx(0.95, abs=0.002)
 

@@ -141,6 +141,19 @@ def test_the_plan_taken_is_marked_and_every_other_says_why_not() -> None:
     assert all("p95 is over 7 s" in one.why_not for one in slow)
 
 
+def test_a_plan_whose_further_calls_save_too_little_says_so() -> None:
+    model = Model([0.45, 0.95, 0.96])
+    model.caught = 1.0
+    for margin, start in ((0.0, "haiku"), (1.0, "sonnet")):
+        asked, experience = question(call_margin=margin), Experience(LADDER)
+        decision, _ = Policy(experience, lambda: 1.0).decide(asked, cast("RouterModel", model))
+        assert decision.start_tier == start
+    plans = plans_of(asked, decision.probabilities, experience, cast("RouterModel", model))
+    shown = weighed(plans, decision, asked, stakes_of(asked, None))
+    [passed_over] = [one for one in shown if one.plan.tiers == ("haiku", "sonnet")]
+    assert passed_over.why_not == "saves too little for 0.55 calls more"
+
+
 def test_a_forced_start_is_taken_and_the_others_say_so() -> None:
     asked = question(forced_start="opus")
     experience = Experience(LADDER)
