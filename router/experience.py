@@ -106,11 +106,17 @@ class WorkloadExperience:
 
     def tier(self, name: str) -> TierExperience:
         """The tier's experience, empty at first."""
-        return self.tiers.setdefault(name, TierExperience())
+        found = self.tiers.get(name)
+        if found is None:
+            found = self.tiers[name] = TierExperience()
+        return found
 
     def rate(self, after: str, tier: str) -> Rate:
         """How often the tier's reply is rejected after `after`'s was; empty at first."""
-        return self.rates.setdefault((after, tier), Rate())
+        found = self.rates.get((after, tier))
+        if found is None:
+            found = self.rates[after, tier] = Rate()
+        return found
 
 
 class Experience:
@@ -123,7 +129,9 @@ class Experience:
 
     def of(self, workload: str) -> WorkloadExperience:
         """The workload's experience, empty at first."""
-        found = self._workloads.setdefault(workload, WorkloadExperience())
+        found = self._workloads.get(workload)
+        if found is None:
+            found = self._workloads[workload] = WorkloadExperience()
         self._workloads.move_to_end(workload)
         if len(self._workloads) > self._max_workloads:
             self._workloads.popitem(last=False)

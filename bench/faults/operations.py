@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import durability
 import grpc
 import psutil
 from overhead import request
+from processes import child
 
 from bench.faults.load import overheads_s
 from bench.faults.result import Result, percentile
@@ -42,27 +42,6 @@ def killed(scale: float, seed: int) -> Result:
 # --- the collector ---------------------------------------------------------------------------------
 
 
-class _Taken(grpc.GenericRpcHandler):
-    """Takes every export without looking at it: what a collector on another machine costs the service."""
-
-    def service(self, handler_call_details: Any) -> Any:
-        """The same empty answer to all."""
-        del handler_call_details
-        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
-
-
-@contextmanager
-def _listening_collector() -> Iterator[int]:
-    server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((_Taken(),))
-    port: int = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield port
-    finally:
-        server.stop(None)
-
-
 @contextmanager
 def _silent_collector() -> Iterator[int]:
     """Accepts connections and never says a word."""
@@ -78,7 +57,7 @@ def collector(scale: float, seed: int) -> Result:
     seconds = 15.0 * scale
     result = Result("R13", "collector down", n=f"{int(200 * seconds)} calls for each", seed=seed)
     refused_port = _free_port()
-    with _silent_collector() as silent_port, _listening_collector() as listening_port:
+    with _silent_collector() as silent_port, child("bench/collector.py") as (_, listening_port):
         untraced_ms, untraced_mb, _ = _with_collector(0, seconds, seed)
         base_ms, _, _ = _with_collector(listening_port, seconds, seed)
         result.told(
