@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,6 @@ import grpc
 
 from fallback.clock import Clock
 from router.limits import AdaptiveLimit, LimitSettings
-from router.line import Line
 from router.status import Refusal
 
 _TICK_S = 0.025
@@ -29,22 +28,13 @@ class Priority(IntEnum):
     HIGH = 2
 
 
-# What share of a class a line turns away that has to turn away this share of all: from the lowest first, from the
-# highest last.
-_SHARES: Final[dict[Priority, Callable[[float], float]]] = {
-    Priority.LOW: lambda share: min(1.0, 2.0 * share),
-    Priority.NORMAL: lambda share: share,
-    Priority.HIGH: lambda share: max(0.0, 2.0 * share - 1.0),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
     """`max_queued` requests wait at most `queue_wait_s` each for a place."""
 
     limit: LimitSettings
-    max_queued: int = 32
-    queue_wait_s: float = 0.1
+    max_queued: int = 4
+    queue_wait_s: float = 0.02
 
 
 def _full() -> Refusal:
@@ -57,15 +47,13 @@ _FULL: Final = _full()  # never raised, so that it gathers no tracebacks
 class Admission:
     """Places for requests. `arrived` counts all that ever came, `refused` those turned away for want of a place."""
 
-    def __init__(self, settings: AdmissionSettings, line: Line) -> None:
+    def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
-        self.line = line
         self._limit = AdaptiveLimit(settings.limit)
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {each: deque() for each in Priority}
         self.in_flight = 0
         self.arrived = 0
         self.refused = dict.fromkeys(Priority, 0)
-        self._owed = dict.fromkeys(Priority, 0.0)
         self._closed = False
 
     @property
@@ -86,13 +74,12 @@ class Admission:
     def turned_away(self, priority: Priority) -> Refusal | None:
         """The refusal of a request that would only wait for it; None for one that may come in, or wait.
 
-        Where the line outside is too long for its class, or places and queue are taken. Costs next to nothing:
-        what refusing costs is taken from serving.
+        Costs next to nothing: what refusing costs is taken from serving.
         """
         if self._closed:
             return None
         taken = self.in_flight >= self._limit.limit or self.queued > 0
-        if (not taken or self._may_queue(priority)) and not self._too_many_in_line(priority):
+        if not taken or self._may_queue(priority):
             return None
         self.arrived += 1
         self.refused[priority] += 1
@@ -144,12 +131,6 @@ class Admission:
         finally:
             if place in queue:
                 queue.remove(place)
-
-    def _too_many_in_line(self, priority: Priority) -> bool:
-        """Whether this one goes: not by lot, the class's share adds up and whoever makes it whole does."""
-        owed = self._owed[priority] + _SHARES[priority](self.line.share)
-        self._owed[priority] = owed % 1.0
-        return owed >= 1.0
 
     def _may_queue(self, priority: Priority) -> bool:
         """Whether the queue has room, or somebody in it who is refused first."""

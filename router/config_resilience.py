@@ -15,7 +15,6 @@ from fallback.recovery import RecoverySettings
 from router.admission import AdmissionSettings
 from router.config_base import Count, Number, Seconds, Section
 from router.limits import LimitSettings
-from router.line import LineSettings
 
 
 class ResilienceConfig(Section):
@@ -64,20 +63,14 @@ class ResilienceConfig(Section):
 class AdmissionConfig(Section):
     """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by the event loop's lag.
 
-    Calls that the event loop has not yet looked at wait in the listener: as a rule for less than `max_line_s` each, and
-    at most `max_pending` of them.
+    At most `max_pending` calls that the event loop has not yet looked at wait in the listener.
     """
 
     min_in_flight: Count = 16
-    max_lag_s: Seconds = 0.02
-    max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
-    queue_wait_s: Seconds = 0.1
-    max_line_s: Seconds = 0.01
+    max_lag_s: Seconds = 0.004
+    max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 4
+    queue_wait_s: Seconds = 0.02
     max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 512
-
-    def line(self) -> LineSettings:
-        """For the line in the listener."""
-        return LineSettings(self.max_line_s)
 
     def settings(self, max_in_flight: int) -> AdmissionSettings:
         """For the admission."""

@@ -23,7 +23,7 @@ class LimitSettings:
 
     most: int
     least: int = 16
-    lag_s: float = 0.02
+    lag_s: float = 0.004
 
 
 class AdaptiveLimit:

@@ -11,8 +11,10 @@ from router.admission import Admission
 from router.config import Config
 from router.health import Health
 from router.servicer import FeedbackServicer, RouterServicer
+from router.taking import make_server
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
+_BUSY = frozenset({"/router.v1.RouterService/Complete"})
 _QUIET_S = 0.05
 _TURN_AWAY_MOST_S = 5.0
 
@@ -21,17 +23,16 @@ def make_listener(
     config: Config, *, router: RouterServicer, feedback: FeedbackServicer, health: Health
 ) -> grpc.aio.Server:
     """A server with the three services, and reflection where it is wanted; not listening yet."""
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),  # else a second service binds the same port without a word
-            # Calls pile up in the listener, seen by nobody, when they come faster than the loop takes them.
-            ("grpc.server.max_pending_requests", config.admission.max_pending),
-            ("grpc.server.max_pending_requests_hard_limit", 2 * config.admission.max_pending),
-            ("grpc.max_receive_message_length", config.server.max_message_bytes),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-        ]
-    )
+    options = [
+        ("grpc.so_reuseport", 0),  # else a second service binds the same port without a word
+        # Calls pile up in the listener, seen by nobody, when they come faster than the loop takes them.
+        ("grpc.server.max_pending_requests", config.admission.max_pending),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * config.admission.max_pending),
+        ("grpc.max_receive_message_length", config.server.max_message_bytes),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    server = make_server(options, _BUSY)
     router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
     feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -18,7 +17,7 @@ from fallback.clock import SystemClock
 from fallback.errors import RateLimited
 from fallback.guards import Guards
 from fallback.providers import Endpoint
-from router import canary, chores, counters
+from router import chores, counters
 from router.admission import Admission
 from router.audit.auditor import Auditor
 from router.build import make_endpoints, make_generation, make_recorder, telemetry_settings
@@ -27,7 +26,6 @@ from router.config_sections import EndpointConfig
 from router.experience import Experience
 from router.generation import Generation
 from router.health import Health
-from router.line import Line
 from router.listener import make_listener, turn_away
 from router.logs import loop_exception
 from router.model_source import ModelSource
@@ -63,8 +61,7 @@ class Service:
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
-        line = Line(config.admission.line(), self._clock, key=secrets.token_hex())
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight), line)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
         self.watch = Watch(
             config.drift.settings(),
             max_workloads=config.server.max_workloads,
@@ -108,7 +105,6 @@ class Service:
             self.models.watch(),
             self.health.watch(),
             self.admission.watch(clock),
-            canary.sing(self.admission, host, self.port, clock),
             self.watch.follow(),
         )
         retention = chores.enforce_retention(lambda: self.generation.config, recorder, clock)
@@ -221,7 +217,6 @@ class Service:
         admission = self.admission
         telemetry.watch_admission(
             lambda: admission.limit,
-            lambda: (admission.line.wait_s, admission.line.share),
             lambda: {each.name.lower(): n for each, n in admission.refused.items()},
         )
         models = self.models

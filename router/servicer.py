@@ -106,8 +106,6 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.CompleteRequest, context: Context
     ) -> router_pb2.CompleteResponse:
         """Answer a request."""
-        if self._admission.line.is_canary(request.idempotency_key):
-            return router_pb2.CompleteResponse()
         priority = _priority(self._generation(), request)
         refusal = self._admission.turned_away(priority)
         if refusal is not None:

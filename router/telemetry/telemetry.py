@@ -103,18 +103,9 @@ class Telemetry:
         what = "1 while an endpoint refuses us: credentials, model not served, spend limit"
         self._gauge("tierwise.alarms", what, ("kind", "endpoint", "tier"), read)
 
-    def watch_admission(
-        self,
-        limit: Callable[[], float],
-        line: Callable[[], tuple[float, float]],
-        refused: Callable[[], Mapping[str, int]],
-    ) -> None:
-        """How many at once as it is now, (wait in s, share turned away) of the line, and the refused by priority."""
+    def watch_admission(self, limit: Callable[[], float], refused: Callable[[], Mapping[str, int]]) -> None:
+        """How many at once as it is now, and the refused by priority."""
         self._gauge("tierwise.admission.limit", "Requests at once, as it stands", (), lambda: {(): limit()})
-        what = "Seconds that a call waits to be looked at"
-        self._gauge("tierwise.admission.line_wait", what, (), lambda: {(): line()[0]})
-        what = "Share of calls turned away for the length of the line"
-        self._gauge("tierwise.admission.turned_away", what, (), lambda: {(): line()[1]})
         create, what = self._meter.create_observable_counter, "Refused for want of a place"
         observe(create, "tierwise.admission.refused", "{request}", what, ("priority",), lambda: _keyed(refused()))
 

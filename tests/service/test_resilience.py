@@ -11,7 +11,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fallback.emulator.static import StaticSource
-from router.line import Line
 from router.v1 import router_pb2
 from tests.service.test_complete import attempts_are_requests, until
 from tests.support.service import details_of, running, text_request
@@ -141,38 +140,6 @@ async def test_overload_is_refused_at_once_lowest_priority_first_and_health_stil
         hung.cancel()
         assert (await high).accepted
         assert {each.name: n for each, n in admission.refused.items()} == {"LOW": 2, "NORMAL": 0, "HIGH": 0}
-
-
-async def test_a_canary_tells_how_long_the_line_is_and_is_neither_recorded_nor_asked_upstream(
-    tmp_path: Any,
-) -> None:
-    async with running(tmp_path, source=StaticSource("fine")) as service:
-        line = service.service.admission.line
-        while line.wait_s == 0.0:
-            await service.router.Complete(text_request())
-        assert line.wait_s > 0.0
-        assert service.service.admission.arrived == len(service.outcomes())
-        attempts_are_requests(service)
-
-
-async def test_calls_that_a_long_line_turns_away_are_told_when_to_come_back_and_nothing_is_done_for_them(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Line, "sample", lambda line: setattr(line, "share", 0.5))
-    async with running(tmp_path, source=StaticSource("fine")) as service:
-        await until(lambda: service.service.admission.line.share > 0.0)
-        statuses = []
-        for _ in range(4):
-            try:
-                await service.router.Complete(text_request())
-                statuses.append("OK")
-            except grpc.aio.AioRpcError as error:
-                details = details_of(error)
-                statuses.append((error.code().name, details["reason"], details["retry_s"]))
-        refused = ("RESOURCE_EXHAUSTED", "TOO_MANY_REQUESTS", 0.5)
-        assert statuses == ["OK", refused, "OK", refused]
-        assert len(service.outcomes()) == 2
-        attempts_are_requests(service)
 
 
 async def test_an_unknown_priority_is_a_wrong_field(tmp_path: Any) -> None:

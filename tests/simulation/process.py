@@ -17,7 +17,6 @@ from router.config import Config
 from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
-from router.line import Line
 from router.outcome import Outcome, RequestIds
 from router.recorder import Recorder
 from router.replays import Replays
@@ -90,8 +89,7 @@ class Process:
             worker=lambda _: SimWorker(disk, rng, lambda: self.alive),
         )
         self._ids = RequestIds(rng.randbytes)
-        line = Line(config.admission.line(), clock, "no canary sings here")
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight), line)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
         self.drift = Drift(DriftSettings(), lambda _: None)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry

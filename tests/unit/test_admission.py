@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 
 from router.admission import Admission, AdmissionSettings, Priority
 from router.limits import LimitSettings
-from router.line import Line, LineSettings
 from router.status import Refusal
-from tests.support.fakes import FakeClock
 
 LOW, NORMAL, HIGH = Priority
 
 
 def made(places: int = 1, queued: int = 2, wait_s: float = 60.0) -> Admission:
-    line = Line(LineSettings(), FakeClock(), "canary")
-    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s), line)
+    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s))
 
 
 class Caller:
@@ -178,22 +175,3 @@ async def test_who_could_neither_come_in_nor_wait_is_turned_away_before_anything
         assert (refusal.code, refusal.retry_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.5)
     assert admission.refused == {LOW: 2, NORMAL: 1, HIGH: 0}
     assert admission.arrived == 5
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, (0, 0, 0)), (0.25, (50, 25, 0)), (0.75, (100, 75, 50)), (1.0, (100, 100, 100))]
-)
-def test_a_long_line_turns_away_its_share_the_lowest_class_first(share: float, expected: tuple[int, ...]) -> None:
-    admission = made(places=1_000)
-    admission.line.share = share
-    for priority in Priority:
-        for _ in range(100):
-            admission.turned_away(priority)
-    assert tuple(admission.refused.values()) == expected
-
-
-def test_once_closed_nobody_is_turned_away_for_a_line() -> None:
-    admission = made()
-    admission.line.share = 1.0
-    admission.close()
-    assert admission.turned_away(NORMAL) is None
