@@ -34,7 +34,7 @@ class AdmissionSettings:
 
     limit: LimitSettings
     max_queued: int = 4
-    queue_wait_s: float = 0.02
+    queue_wait_s: float = 0.01
 
 
 def _full() -> Refusal:
