@@ -42,11 +42,9 @@ class AdaptiveLimit:
         """The loop has just lagged by `lag_s` with so many in flight.
 
         Too long: those in flight are too many, whatever the limit says, because what waits outside is not counted.
-        Otherwise the limit grows while it is at least half used.
+        Otherwise the limit grows, used or not: what a hiccup took from a quiet service would be gone when a burst comes.
         """
         gradient = min(1.0, max(0.5, self._settings.lag_s / max(lag_s, 1e-9)))
-        if gradient == 1.0 and 2 * in_flight < self._limit:
-            return
         base = self._limit if gradient == 1.0 else min(self._limit, float(in_flight))
         wanted = base * gradient + math.sqrt(self._limit)
         found = self._limit + _SMOOTHING * (wanted - self._limit)

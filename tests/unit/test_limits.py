@@ -46,12 +46,14 @@ def test_one_hiccup_takes_little() -> None:
     assert limit.limit > 450
 
 
-def test_it_does_not_grow_while_it_is_not_used() -> None:
+def test_what_hiccups_took_from_a_quiet_service_comes_back() -> None:
     limit = AdaptiveLimit(SETTINGS)
-    fed(limit, 1.0, 1_000)
-    for _ in range(1_000):
-        limit.sample(0.0, 7)
-    assert limit.limit == 16
+    for _ in range(10):
+        limit.sample(1.0, 3)
+    assert limit.limit < 256
+    for _ in range(400):
+        limit.sample(0.0, 3)
+    assert limit.limit == 512
 
 
 def test_it_settles_where_the_lag_is_little_above_what_is_aimed_at() -> None:
