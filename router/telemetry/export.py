@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ Job = Callable[[], object]
 
 # Our own bound (workloads folded into `_other_`) is below this; the SDK's default of 2,000 is not.
 _LIMITS: CardinalityLimits = {sdk_metrics.Histogram: 20_000, sdk_metrics.ObservableCounter: 20_000}
+# Spans that are sent at once. The thread that encodes them takes the interpreter from the event loop, which with the
+# SDK's own 512 added 40 ms to the 99th percentile at 200 requests a second; with 64 nothing that shows.
+_BATCH = 64
+_BATCH_VARIABLE = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +79,9 @@ def tracer_provider(
         id_generator=TraceIds(),
         meter_provider=meters,
     )
-    provider.add_span_processor(BatchSpanProcessor(_span_exporter(to, meters), meter_provider=meters))
+    exporter = _span_exporter(to, meters)
+    batch = None if _BATCH_VARIABLE in os.environ else _BATCH
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=batch, meter_provider=meters))
     ends.flush.append(provider.force_flush)
     ends.close.append(provider.shutdown)
     return provider

@@ -90,6 +90,7 @@ class OtlpCollector:
         self._spans: list[ReceivedSpan] = []
         self._metrics: dict[str, Metric] = {}
         self._raw: list[bytes] = []
+        self._batches: list[int] = []
         self._stop = self._serve_grpc() if protocol == "grpc" else self._serve_http()
 
     endpoint: str
@@ -122,11 +123,13 @@ class OtlpCollector:
     def take_traces(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
         """Keep an export request's spans."""
         with self._lock:
+            before = len(self._spans)
             self._raw.append(request.SerializeToString())
             for resource_spans in request.resource_spans:
                 resource = attributes_of(resource_spans.resource.attributes)
                 for scope_spans in resource_spans.scope_spans:
                     self._spans += [_received(resource, span) for span in scope_spans.spans]
+            self._batches.append(len(self._spans) - before)
 
     def take_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """Keep the newest data of each metric."""
@@ -141,6 +144,12 @@ class OtlpCollector:
         """Every span received so far."""
         with self._lock:
             return list(self._spans)
+
+    @property
+    def batches(self) -> list[int]:
+        """How many spans came at once, export by export."""
+        with self._lock:
+            return list(self._batches)
 
     @property
     def metrics(self) -> dict[str, Metric]:

@@ -109,3 +109,16 @@ def test_a_process_ends_while_its_collector_is_silent(protocol, request):
         )
     assert done.stdout == "down\n"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "most"), [(None, 64), ("16", 16)])
+def test_spans_go_in_small_batches_so_that_encoding_them_does_not_hold_up_requests(monkeypatch, variable, most):
+    if variable:
+        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", variable)
+    with OtlpCollector() as collector:
+        telemetry = Telemetry.start(Settings(otlp_endpoint=collector.endpoint))
+        for _ in range(40):
+            telemetry.record(OUTCOME, RPC)
+        telemetry.shutdown(10.0)
+        assert sum(collector.batches) == 40 * SPANS
+        assert max(collector.batches) == most
