@@ -42,7 +42,7 @@ class AdaptiveLimit:
         """The loop has just lagged by `lag_s` with so many in flight.
 
         Too long: those in flight are too many, whatever the limit says, because what waits outside is not counted.
-        Otherwise the limit grows, used or not: what a hiccup took from a quiet service would be gone when a burst comes.
+        Otherwise the limit grows, used or not: what a hiccup took of a quiet service is back when a burst comes.
         """
         gradient = min(1.0, max(0.5, self._settings.lag_s / max(lag_s, 1e-9)))
         base = self._limit if gradient == 1.0 else min(self._limit, float(in_flight))
