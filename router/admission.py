@@ -33,8 +33,8 @@ class AdmissionSettings:
     """`max_queued` requests wait at most `queue_wait_s` each for a place."""
 
     limit: LimitSettings
-    max_queued: int = 4
-    queue_wait_s: float = 0.01
+    max_queued: int = 32
+    queue_wait_s: float = 0.1
 
 
 def _full() -> Refusal:

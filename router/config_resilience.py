@@ -68,8 +68,8 @@ class AdmissionConfig(Section):
 
     min_in_flight: Count = 16
     max_lag_s: Seconds = 0.004
-    max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 4
-    queue_wait_s: Seconds = 0.01
+    max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
+    queue_wait_s: Seconds = 0.1
     max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 512
 
     def settings(self, max_in_flight: int) -> AdmissionSettings:
