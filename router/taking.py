@@ -20,7 +20,7 @@ from grpc._cython import cygrpc
 from grpc.aio import _server
 
 _PLACES: Final = 16
-_KNOWN: Final = ("1.84.", "1.85.")  # the versions whose inside is as it is used here
+_KNOWN: Final = "1.85."  # the versions whose inside is as it is used here
 
 Options = list[tuple[str, int]]
 
