@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import child
 
 from router.v1 import router_pb2, router_pb2_grpc
+from router.wakeups import Loop
 
 RETRY_S = 0.5  # the service's own RetryInfo
 
@@ -143,8 +144,12 @@ def main(args: argparse.Namespace) -> dict[str, object]:
             encoding="utf-8",
         )
         keyed = {"ANTHROPIC_API_KEY": "bench", "PYTHONPATH": "."}
-        with child("-m", "router.cli", "serve", "--config", str(config), environ=keyed) as (process, port):
-            return asyncio.run(measure(port, process.pid, args))
+        command = ("-m", "router.cli", "serve", "--config", str(config))
+        with (
+            child(*command, environ=keyed) as (process, port),
+            asyncio.Runner(loop_factory=Loop) as runner,  # a caller who does not keep itself waiting
+        ):
+            return runner.run(measure(port, process.pid, args))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from typing import Final
 import grpc
 
 from fallback.clock import Clock
-from router.limits import AdaptiveLimit, LimitSettings
+from router.limits import AdaptiveLimit, LimitSettings, Turnover
+from router.pacing import Pacing
 from router.status import Refusal
 
 _TICK_S = 0.025
+_LATE_TICKS = 4  # one or two are a hiccup, after which a line stands that is gone in a moment
 _RETRY_S = 0.5
+_HORIZON_S = 0.5  # of how fast places come free
 
 
 class Priority(IntEnum):
@@ -30,7 +33,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """`max_queued` requests wait at most `queue_wait_s` each for a place."""
+    """`max_queued` requests wait at most `queue_wait_s` each; who would wait longer is refused at once."""
 
     limit: LimitSettings
     max_queued: int = 32
@@ -47,13 +50,16 @@ _FULL: Final = _full()  # never raised, so that it gathers no tracebacks
 class Admission:
     """Places for requests. `arrived` counts all that ever came, `refused` those turned away for want of a place."""
 
-    def __init__(self, settings: AdmissionSettings) -> None:
+    def __init__(self, settings: AdmissionSettings, pacing: Pacing) -> None:
         self._settings = settings
+        self._pacing = pacing
         self._limit = AdaptiveLimit(settings.limit)
+        self._turnover = Turnover(max(_HORIZON_S, settings.queue_wait_s))
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {each: deque() for each in Priority}
         self.in_flight = 0
         self.arrived = 0
         self.refused = dict.fromkeys(Priority, 0)
+        self._late_ticks = 0  # one after the other, at which heavy work had stood in line for longer than the wait
         self._closed = False
 
     @property
@@ -79,7 +85,8 @@ class Admission:
         if self._closed:
             return None
         taken = self.in_flight >= self._limit.limit or self.queued > 0
-        if not taken or self._may_queue(priority):
+        shut = self._late_ticks >= _LATE_TICKS and self.in_flight >= self._settings.limit.least
+        if not shut and (not taken or self._may_queue(priority)):
             return None
         self.arrived += 1
         self.refused[priority] += 1
@@ -108,11 +115,19 @@ class Admission:
         while True:
             before_s = clock.monotonic_s()
             await clock.sleep(_TICK_S)
-            self._limit.sample(max(0.0, clock.monotonic_s() - before_s - _TICK_S), self.in_flight)
+            elapsed_s = clock.monotonic_s() - before_s
+            self._turnover.sample(elapsed_s, full=self.in_flight >= self._limit.limit)
+            standing_s = self._pacing.standing_s
+            self._late_ticks = self._late_ticks + 1 if standing_s > self._settings.queue_wait_s else 0
+            self._limit.sample(max(standing_s, elapsed_s - _TICK_S), self.in_flight)
             self._let_in()
 
     async def _wait(self, priority: Priority) -> None:
-        """Until a place is this one's; Refusal when the queue is full of its like, or the wait is over."""
+        """Until a place is this one's; Refusal when the queue is full of its like.
+
+        Who was queued was expected to be served, so the end of the wait lets it in, as long as there is any place:
+        a refusal that comes late is worth less than one request above the limit.
+        """
         if self.queued >= self._settings.max_queued:
             self._make_room(priority)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,7 +138,9 @@ class Admission:
                 await place
         except TimeoutError:
             if not _given(place):
-                raise self._refusal(priority) from None
+                if self.in_flight >= self._settings.limit.most:
+                    raise self._refusal(priority) from None
+                self.in_flight += 1
         except asyncio.CancelledError:
             if _given(place):
                 self._left()
@@ -133,10 +150,11 @@ class Admission:
                 queue.remove(place)
 
     def _may_queue(self, priority: Priority) -> bool:
-        """Whether the queue has room, or somebody in it who is refused first."""
-        return self.queued < self._settings.max_queued or any(
-            waiting for lower, waiting in self._waiting.items() if lower < priority
-        )
+        """Whether the queue has room, or somebody in it who is refused first, and a place is expected in time."""
+        ahead = sum(len(waiting) for each, waiting in self._waiting.items() if each >= priority)
+        missing = self.in_flight + ahead + 1 - self._limit.limit
+        room = self.queued < self._settings.max_queued or ahead < self.queued
+        return room and missing <= self._turnover.within(self._settings.queue_wait_s)
 
     def _make_room(self, priority: Priority) -> None:
         """Turn away the last comer of the lowest class below; this one where there is none."""
@@ -153,6 +171,7 @@ class Admission:
 
     def _left(self) -> None:
         self.in_flight -= 1
+        self._turnover.given_back()
         self._let_in()
 
     def _let_in(self, *, every: bool = False) -> None:

@@ -25,6 +25,7 @@ from router.experience import Experience
 from router.generation import Generation
 from router.journal import Journal
 from router.outcome import RequestIds
+from router.pacing import Paced, Pacing
 from router.policy import Policy
 from router.recorder import Recorder
 from router.scoring import RouterModel
@@ -46,7 +47,12 @@ def ladder_of(config: Config) -> tuple[Tier, ...]:
 
 
 def make_endpoints(
-    config: Config, clock: Clock, *, keep: Mapping[str, tuple[EndpointConfig, Endpoint]], emulator_url: str = ""
+    config: Config,
+    clock: Clock,
+    pacing: Pacing,
+    *,
+    keep: Mapping[str, tuple[EndpointConfig, Endpoint]],
+    emulator_url: str = "",
 ) -> dict[str, Endpoint]:
     """An Endpoint for each configured one, kept from before where nothing about it changed.
 
@@ -61,7 +67,7 @@ def make_endpoints(
             continue
         made[name] = Endpoint(
             name=name,
-            provider=_provider(name, settings, clock, emulator_url),
+            provider=Paced(_provider(name, settings, clock, emulator_url), pacing),
             budget=settings.budget or settings.platform,
             models={} if emulator_url else settings.models,
             price_multiplier=settings.price_multiplier,

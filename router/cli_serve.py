@@ -36,6 +36,7 @@ def serve(config_path: Path | None, listen: str, *, emulate_without_key: bool) -
     from router.logs import setup
     from router.store import StoreError
     from router.telemetry import TelemetryError
+    from router.wakeups import Loop
 
     try:
         config = load_config(config_path)
@@ -43,7 +44,8 @@ def serve(config_path: Path | None, listen: str, *, emulate_without_key: bool) -
             server = type(config.server).model_validate({**config.server.model_dump(), "listen": listen})
             config = config.model_copy(update={"server": server})
         setup(config.telemetry.log_level.upper(), style=config.telemetry.log_format)
-        asyncio.run(_serve(config, config_path, emulate_without_key=emulate_without_key))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(_serve(config, config_path, emulate_without_key=emulate_without_key))
     except (ConfigError, StoreError, TelemetryError, ValueError) as error:
         click.echo(f"tierwise: {error}", err=True)
         sys.exit(2)

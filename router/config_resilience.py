@@ -61,13 +61,13 @@ class ResilienceConfig(Section):
 
 
 class AdmissionConfig(Section):
-    """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by the event loop's lag.
+    """How many requests at once: between `min_in_flight` and `server.max_in_flight`, by how late the event loop is.
 
     At most `max_pending` calls that the event loop has not yet looked at wait in the listener.
     """
 
-    min_in_flight: Count = 16
-    max_lag_s: Seconds = 0.004
+    min_in_flight: Count = 32
+    max_lag_s: Seconds = 0.016
     max_queued: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 32
     queue_wait_s: Seconds = 0.1
     max_pending: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 512

@@ -3,7 +3,8 @@
 Netflix's Gradient2 limit (concurrency-limits, `Gradient2Limit.java`) with another signal. There, the latency
 of the calls says whether the limit is too high; here that latency is the provider's, seconds that differ by
 tier, and says nothing of this process. What says something is the lag of the event loop: how much later than
-asked for it wakes somebody up. It grows as soon as there is more work than one core does, and with nothing else.
+asked for it wakes somebody up, or lets a piece of heavy work begin (`router/pacing.py`), whichever is longer. It grows
+as soon as there is more work than one core does, and with nothing else.
 
     gradient = clamp(lag aimed at / lag, 1/2, 1)
     limit    = (1 - smoothing) * limit + smoothing * (min(limit, in flight if gradient < 1) * gradient + sqrt(limit))
@@ -22,8 +23,8 @@ class LimitSettings:
     """The limit stays within `least` and `most`; `lag_s` is the lag aimed at under overload."""
 
     most: int
-    least: int = 16
-    lag_s: float = 0.004
+    least: int = 32
+    lag_s: float = 0.016
 
 
 class AdaptiveLimit:
@@ -49,3 +50,28 @@ class AdaptiveLimit:
         wanted = base * gradient + math.sqrt(self._limit)
         found = self._limit + _SMOOTHING * (wanted - self._limit)
         self._limit = min(float(self._settings.most), max(float(self._settings.least), found))
+
+
+class Turnover:
+    """How many places are given back while all are taken; what is longer ago than `horizon_s` fades."""
+
+    def __init__(self, horizon_s: float) -> None:
+        self._horizon_s = horizon_s
+        self._given_back = 0  # since the last sample
+        self._seen, self._seen_s = 0.0, 0.0
+
+    def given_back(self) -> None:
+        """One was."""
+        self._given_back += 1
+
+    def sample(self, elapsed_s: float, *, full: bool) -> None:
+        """So much time has passed since the last sample. Places left over say nothing of how fast they come free."""
+        if full:
+            kept = math.exp(-elapsed_s / self._horizon_s)
+            self._seen = self._seen * kept + self._given_back
+            self._seen_s = self._seen_s * kept + elapsed_s
+        self._given_back = 0
+
+    def within(self, seconds: float) -> float:
+        """How many are expected in that time; any number until half a horizon has been seen."""
+        return self._seen / self._seen_s * seconds if self._seen_s >= self._horizon_s / 2 else math.inf

@@ -14,7 +14,7 @@ from router.servicer import FeedbackServicer, RouterServicer
 from router.taking import make_server
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 
-_BUSY = frozenset({"/router.v1.RouterService/Complete"})
+_COMPLETE = "/router.v1.RouterService/Complete"
 _QUIET_S = 0.05
 _TURN_AWAY_MOST_S = 5.0
 
@@ -32,7 +32,7 @@ def make_listener(
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
-    server = make_server(options, _BUSY)
+    server = make_server(options, {_COMPLETE: router.turned_away})
     router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
     feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

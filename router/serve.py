@@ -30,6 +30,7 @@ from router.listener import make_listener, turn_away
 from router.logs import loop_exception
 from router.model_source import ModelSource
 from router.outcome import RequestIds
+from router.pacing import Pacing
 from router.replays import Replays
 from router.servicer import FeedbackServicer, RouterServicer
 from router.store import Store, StoreError
@@ -61,7 +62,8 @@ class Service:
         self.guards = Guards(config.resilience.guards(), self._clock, self._uniform, _log_alarm)
         self.experience = Experience(config.ladder, max_workloads=config.server.max_workloads)
         self._ids = RequestIds()
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
+        self.pacing = Pacing(self._clock)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight), self.pacing)
         self.watch = Watch(
             config.drift.settings(),
             max_workloads=config.server.max_workloads,
@@ -174,7 +176,7 @@ class Service:
     def _generation(self, config: Config, keep: dict[str, tuple[EndpointConfig, Endpoint]]) -> Generation:
         return make_generation(
             config,
-            endpoints=make_endpoints(config, self._clock, keep=keep, emulator_url=self._emulator_url),
+            endpoints=make_endpoints(config, self._clock, self.pacing, keep=keep, emulator_url=self._emulator_url),
             guards=self.guards,
             experience=self.experience,
             drift=self.watch.drift,
@@ -199,6 +201,7 @@ class Service:
         router = RouterServicer(
             generation=generation,
             admission=self.admission,
+            pacing=self.pacing,
             replays=replays,
             clock=clock,
             telemetry=telemetry,

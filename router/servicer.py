@@ -22,6 +22,7 @@ from router.completion import Completion
 from router.fields import InvalidField
 from router.generation import Generation
 from router.outcome import Feedback, RequestIds
+from router.pacing import Pacing
 from router.policy import mistake_cost_usd
 from router.prompts import request_of
 from router.recorder import Recorder
@@ -90,6 +91,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         *,
         generation: Callable[[], Generation],
         admission: Admission,
+        pacing: Pacing,
         replays: Replays,
         clock: Clock,
         telemetry: Telemetry,
@@ -98,22 +100,28 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._auditor = auditor
         self._generation = generation
         self._admission = admission
+        self._pacing = pacing
         self._replays = replays
         self._clock = clock
         self._telemetry = telemetry
+
+    def turned_away(self, request: router_pb2.CompleteRequest) -> Refusal | None:
+        """The refusal of a request for which there is no place, before anything else of it is looked at."""
+        return self._admission.turned_away(_priority(self._generation(), request))
 
     async def Complete(  # noqa: N802 - the wire's name
         self, request: router_pb2.CompleteRequest, context: Context
     ) -> router_pb2.CompleteResponse:
         """Answer a request."""
-        priority = _priority(self._generation(), request)
-        refusal = self._admission.turned_away(priority)
+        refusal = self.turned_away(request)
         if refusal is not None:
             return _refused(context, refusal, router_pb2.CompleteResponse())
+        priority = _priority(self._generation(), request)
         rpc = _Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.CompleteResponse:
             async with self._admission.admitted(priority):
+                await self._pacing.turn()
                 _check_priority(request)
                 key = idempotency_key_of(request.idempotency_key)
                 generation = self._generation()
@@ -124,6 +132,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                     trace_id = self._telemetry.trace_id(rpc.metadata, completion.request_id)
                     with generation.in_use(), logs.request(logs.RequestIds(completion.request_id, trace_id)):
                         completed = await completion.run()
+                    await self._pacing.turn()
                     self._auditor.consider(generation, ask, completed, trace_id)
                     return response_of(completed.outcome, completed.reply, recorded=completed.recorded)
 
@@ -141,6 +150,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         rpc = _Rpc("router.v1.RouterService/Route", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.RouteResponse:
+            await self._pacing.turn()
             generation = self._generation()
             ask = _ask(generation, request.workload, request.prompt, request.bounds, {}, context)
             if not request.HasField("what_if"):

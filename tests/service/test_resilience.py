@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -140,6 +141,17 @@ async def test_overload_is_refused_at_once_lowest_priority_first_and_health_stil
         hung.cancel()
         assert (await high).accepted
         assert {each.name: n for each, n in admission.refused.items()} == {"LOW": 2, "NORMAL": 0, "HIGH": 0}
+
+
+async def test_as_many_callers_as_the_limits_least_ask_without_a_pause_and_none_is_refused(tmp_path: Any) -> None:
+    async with running(tmp_path, admission={"min_in_flight": 24, "max_lag_s": 0.000_001}) as service:
+        admission = service.service.admission
+
+        async def caller() -> int:
+            return sum([(await service.router.Complete(text_request())).accepted for _ in range(20)])
+
+        assert await asyncio.gather(*(caller() for _ in range(24))) == [20] * 24
+        assert not any(admission.refused.values())
 
 
 async def test_an_unknown_priority_is_a_wrong_field(tmp_path: Any) -> None:

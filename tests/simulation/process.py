@@ -18,6 +18,7 @@ from router.drift import Drift
 from router.experience import Experience
 from router.generation import Generation
 from router.outcome import Outcome, RequestIds
+from router.pacing import Pacing
 from router.recorder import Recorder
 from router.replays import Replays
 from router.scoring import RouterModel
@@ -89,7 +90,8 @@ class Process:
             worker=lambda _: SimWorker(disk, rng, lambda: self.alive),
         )
         self._ids = RequestIds(rng.randbytes)
-        self.admission = Admission(config.admission.settings(config.server.max_in_flight))
+        self.pacing = Pacing(clock)
+        self.admission = Admission(config.admission.settings(config.server.max_in_flight), self.pacing)
         self.drift = Drift(DriftSettings(), lambda _: None)
         self.generation = self.generate(config)
         telemetry: Any = self.telemetry
@@ -103,6 +105,7 @@ class Process:
         self.router = RouterServicer(
             generation=lambda: self.generation,
             admission=self.admission,
+            pacing=self.pacing,
             replays=Replays(window_s=60.0, max_entries=50, max_bytes=1 << 20, clock=clock),
             clock=clock,
             telemetry=telemetry,

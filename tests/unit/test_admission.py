@@ -13,13 +13,45 @@ from hypothesis import strategies as st
 
 from router.admission import Admission, AdmissionSettings, Priority
 from router.limits import LimitSettings
+from router.pacing import Pacing
 from router.status import Refusal
+from tests.support.fakes import FakeClock
 
 LOW, NORMAL, HIGH = Priority
 
 
 def made(places: int = 1, queued: int = 2, wait_s: float = 60.0) -> Admission:
-    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s))
+    return Admission(AdmissionSettings(LimitSettings(places, places), queued, wait_s), Pacing(FakeClock()))
+
+
+class Ticks(FakeClock):
+    """A clock whose sleeps end when the test says so, and as late as it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: asyncio.Queue[float] = asyncio.Queue()
+
+    async def sleep(self, seconds: float) -> None:
+        late_s = await self._ends.get()
+        self.advance(seconds + late_s)
+
+    async def tick(self, times: int = 1, late_s: float = 0.0) -> None:
+        """So many sleeps end, one after the other."""
+        for _ in range(times):
+            self._ends.put_nowait(late_s)
+            await turns()
+
+
+@asynccontextmanager
+async def narrowed(wait_s: float = 60.0) -> AsyncIterator[tuple[Admission, Ticks]]:
+    """Admission whose limit a lagging loop has brought down to two of its hundred places; both are taken."""
+    admission, clock = Admission(AdmissionSettings(LimitSettings(100, 2), 4, wait_s), Pacing(FakeClock())), Ticks()
+    watching = asyncio.create_task(admission.watch(clock))
+    async with callers(admission, NORMAL, NORMAL):
+        await clock.tick(200, late_s=1.0)
+        assert admission.limit == 2
+        yield admission, clock
+    watching.cancel()
 
 
 class Caller:
@@ -175,3 +207,53 @@ async def test_who_could_neither_come_in_nor_wait_is_turned_away_before_anything
         assert (refusal.code, refusal.retry_s) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.5)
     assert admission.refused == {LOW: 2, NORMAL: 1, HIGH: 0}
     assert admission.arrived == 5
+
+
+async def test_who_would_wait_in_vain_is_turned_away_at_once_though_the_queue_has_room() -> None:
+    async with narrowed() as (admission, _):
+        refusal = admission.turned_away(HIGH)  # nobody has left for minutes
+        assert refusal is not None
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(("wait_s", "waits"), [(1.0, True), (0.1, False)])
+async def test_who_will_have_a_place_in_time_may_wait(wait_s: float, *, waits: bool) -> None:
+    admission, clock = Admission(AdmissionSettings(LimitSettings(100, 2), 4, wait_s), Pacing(FakeClock())), Ticks()
+    watching = asyncio.create_task(admission.watch(clock))
+    async with callers(admission, *[NORMAL] * 40) as inside:
+        await clock.tick(200, late_s=1.0)
+        for leaving in inside[:30]:  # one in 50 ms: 20 a second
+            leaving.done.set()
+            await clock.tick(late_s=0.025)
+        missing = admission.in_flight + 1 - admission.limit
+        assert 2 < missing < 12
+        assert (admission.turned_away(NORMAL) is None) == waits
+    watching.cancel()
+
+
+async def test_a_wait_ends_with_a_place_above_the_limit_as_long_as_there_is_any() -> None:
+    async with narrowed(wait_s=0.01) as (admission, _):
+        late = Caller(admission)
+        late.done.set()
+        assert await late.task == "served"
+    assert admission.refused == {LOW: 0, NORMAL: 0, HIGH: 0}
+
+
+@pytest.mark.parametrize(("ticks", "shut"), [(3, False), (4, True)])
+async def test_while_heavy_work_stands_in_line_for_longer_than_the_wait_nobody_comes_in(
+    ticks: int, *, shut: bool
+) -> None:
+    clock = Ticks()
+    pacing = Pacing(clock)
+    admission = Admission(AdmissionSettings(LimitSettings(100, 2), 4, 0.1), pacing)
+    watching = asyncio.create_task(admission.watch(clock))
+    async with callers(admission, NORMAL, NORMAL):
+        line = [asyncio.create_task(pacing.turn()) for _ in range(200)]
+        await turns()
+        clock.advance(0.11)
+        await clock.tick(ticks)
+        assert [admission.turned_away(each) is not None for each in Priority] == [shut] * 3
+        await asyncio.gather(*line)
+        await clock.tick()
+        assert admission.turned_away(NORMAL) is None
+    watching.cancel()

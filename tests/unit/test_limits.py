@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.limits import AdaptiveLimit, LimitSettings
+from router.limits import AdaptiveLimit, LimitSettings, Turnover
 
 SETTINGS = LimitSettings(most=512, least=16, lag_s=0.02)
 
@@ -75,3 +75,29 @@ def test_it_keeps_to_its_bounds(samples: list[tuple[float, int]], least: int, mo
 @pytest.mark.parametrize("most", [1, 16])
 def test_a_fixed_limit(most: int) -> None:
     assert fed(AdaptiveLimit(LimitSettings(most, most)), 1.0, 10) == most
+
+
+def fed_turnover(turnover: Turnover, per_tick: int, ticks: int, *, full: bool = True) -> Turnover:
+    for _ in range(ticks):
+        for _ in range(per_tick):
+            turnover.given_back()
+        turnover.sample(0.025, full=full)
+    return turnover
+
+
+def test_turnover_says_how_many_places_come_free_in_a_time() -> None:
+    turnover = fed_turnover(Turnover(0.5), per_tick=3, ticks=40)
+    assert turnover.within(1.0) == pytest.approx(120.0)
+    assert turnover.within(0.1) == pytest.approx(12.0)
+
+
+def test_turnover_follows_and_forgets_within_a_few_horizons() -> None:
+    turnover = fed_turnover(Turnover(0.5), per_tick=3, ticks=40)
+    assert fed_turnover(turnover, per_tick=0, ticks=20).within(1.0) == pytest.approx(120.0 * 0.37, rel=0.2)
+    assert fed_turnover(turnover, per_tick=0, ticks=200).within(1.0) < 1.0
+
+
+def test_turnover_expects_any_number_until_it_has_seen_enough_of_a_full_service() -> None:
+    assert fed_turnover(Turnover(0.5), per_tick=0, ticks=9).within(0.1) == float("inf")
+    assert fed_turnover(Turnover(0.5), per_tick=9, ticks=999, full=False).within(0.1) == float("inf")
+    assert fed_turnover(Turnover(0.5), per_tick=0, ticks=20).within(0.1) == 0.0
