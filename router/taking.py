@@ -7,7 +7,7 @@ idles. Here the core always has several places to fill, and each is filled anew 
 
 A call that is to be refused has no need of what gRPC prepares for a handler: two tasks and a notice should the caller
 go away. Here a door is asked as soon as the request is there, and a refusal ends the call in three turns instead of
-eight, for half the price: under overload what refusing costs is taken from serving.
+eight, and for less: under overload what refusing costs is taken from serving.
 
 Nothing public does that, so this reaches into grpc.aio: ADR 0025 and 0026.
 """
