@@ -18,7 +18,7 @@ from router.pacing import Pacing
 from router.status import Refusal
 
 _TICK_S = 0.025
-_LATE_TICKS = 4  # one or two are a hiccup, after which a line stands that is gone in a moment
+_LATELY = 10  # ticks
 _RETRY_S = 0.5
 _HORIZON_S = 0.5  # of how fast places come free
 
@@ -59,7 +59,7 @@ class Admission:
         self.in_flight = 0
         self.arrived = 0
         self.refused = dict.fromkeys(Priority, 0)
-        self._late_ticks = 0  # one after the other, at which heavy work had stood in line for longer than the wait
+        self._lately_s = deque([0.0] * _LATELY, _LATELY)
         self._closed = False
 
     @property
@@ -71,6 +71,11 @@ class Admission:
     def queued(self) -> int:
         """How many wait for a place."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def _late_s(self) -> float:
+        """How late the loop is: the least of some ticks, as in CoDel (RFC 8289). What a hiccup left is soon gone."""
+        return min(self._lately_s)
 
     def close(self) -> None:
         """Admit nobody any more: the process is about to end. Those that wait are let in."""
@@ -85,7 +90,7 @@ class Admission:
         if self._closed:
             return None
         taken = self.in_flight >= self._limit.limit or self.queued > 0
-        shut = self._late_ticks >= _LATE_TICKS and self.in_flight >= self._settings.limit.least
+        shut = self._late_s > self._settings.queue_wait_s and self.in_flight >= self._settings.limit.least
         if not shut and (not taken or self._may_queue(priority)):
             return None
         self.arrived += 1
@@ -111,15 +116,14 @@ class Admission:
             self._left()
 
     async def watch(self, clock: Clock) -> None:
-        """Learn from the loop's lag, for ever."""
+        """Learn from how late the loop is, for ever."""
         while True:
             before_s = clock.monotonic_s()
             await clock.sleep(_TICK_S)
             elapsed_s = clock.monotonic_s() - before_s
             self._turnover.sample(elapsed_s, full=self.in_flight >= self._limit.limit)
-            standing_s = self._pacing.standing_s
-            self._late_ticks = self._late_ticks + 1 if standing_s > self._settings.queue_wait_s else 0
-            self._limit.sample(max(standing_s, elapsed_s - _TICK_S), self.in_flight)
+            self._lately_s.append(max(self._pacing.standing_s, elapsed_s - _TICK_S))
+            self._limit.sample(self._late_s, self.in_flight)
             self._let_in()
 
     async def _wait(self, priority: Priority) -> None:

@@ -3,7 +3,7 @@
 Netflix's Gradient2 limit (concurrency-limits, `Gradient2Limit.java`) with another signal. There, the latency
 of the calls says whether the limit is too high; here that latency is the provider's, seconds that differ by
 tier, and says nothing of this process. What says something is the lag of the event loop: how much later than
-asked for it wakes somebody up, or lets a piece of heavy work begin (`router/pacing.py`), whichever is longer. It grows
+asked for it wakes somebody up, or lets a piece of heavy work begin (`router/pacing.py`), whichever is longer. It stays
 as soon as there is more work than one core does, and with nothing else.
 
     gradient = clamp(lag aimed at / lag, 1/2, 1)

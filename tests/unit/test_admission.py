@@ -239,7 +239,7 @@ async def test_a_wait_ends_with_a_place_above_the_limit_as_long_as_there_is_any(
     assert admission.refused == {LOW: 0, NORMAL: 0, HIGH: 0}
 
 
-@pytest.mark.parametrize(("ticks", "shut"), [(3, False), (4, True)])
+@pytest.mark.parametrize(("ticks", "shut"), [(9, False), (10, True)])
 async def test_while_heavy_work_stands_in_line_for_longer_than_the_wait_nobody_comes_in(
     ticks: int, *, shut: bool
 ) -> None:
