@@ -22,9 +22,8 @@ from grpc._cython import cygrpc
 if TYPE_CHECKING:
     from _typeshed import HasFileno
 
-KNOWN: Final = grpc.__version__.startswith(
-    "1.85."
-)  # whether gRPC's inside is as it is used here and in router/taking.py
+# Whether gRPC's inside is as it is used here and in router/taking.py.
+KNOWN: Final = grpc.__version__.startswith("1.85.")
 _MANY: Final = 1 << 10  # more than the socket holds
 Args = TypeVarTuple("Args")
 
