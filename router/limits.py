@@ -4,7 +4,7 @@ Netflix's Gradient2 limit (concurrency-limits, `Gradient2Limit.java`) with anoth
 of the calls says whether the limit is too high; here that latency is the provider's, seconds that differ by
 tier, and says nothing of this process. What says something is the lag of the event loop: how much later than
 asked for it wakes somebody up, or lets a piece of heavy work begin (`router/pacing.py`), whichever is longer. It stays
-as soon as there is more work than one core does, and with nothing else.
+high where there is more work than one core does, and nowhere else.
 
     gradient = clamp(lag aimed at / lag, 1/2, 1)
     limit    = (1 - smoothing) * limit + smoothing * (min(limit, in flight if gradient < 1) * gradient + sqrt(limit))
