@@ -1,7 +1,8 @@
 """Check R2: twice the capacity is offered; what is still served, how fast, and how fast the rest is refused.
 
 Upstream is the emulator with lognormal latencies (simulated); the caller, the emulator and the service share
-this machine. Capacity is what a closed loop of callers gets through; ratios are of the same run.
+this machine. Capacity is what a closed loop of callers gets through. A shared machine's processor may be half as fast
+from one minute to the next, so the overload comes in slices, each compared with the capacity just before it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from router.v1 import router_pb2, router_pb2_grpc
 from router.wakeups import Loop
 
 RETRY_S = 0.5  # the service's own RetryInfo
+_SLICE_S = 10.0
+_RISE_S = 1.0
 
 
 def _request() -> router_pb2.CompleteRequest:
@@ -34,12 +38,17 @@ def _request() -> router_pb2.CompleteRequest:
 
 @dataclass
 class Told:
-    """What callers saw: seconds of each answer, by how it ended."""
+    """What callers saw: seconds of each answer, by how it ended; and when the served ones ended."""
 
     served_s: list[float] = field(default_factory=list)
+    ended_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def rate(self, began_s: float, seconds: float) -> float:
+        """Served a second, but for the first second: nothing ends before it has begun."""
+        return sum(began_s + _RISE_S <= at_s < began_s + seconds for at_s in self.ended_s) / (seconds - _RISE_S)
 
 
 async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
@@ -49,29 +58,30 @@ async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
         await stub.Complete(_request(), timeout=30)
     except grpc.aio.AioRpcError as error:
         told.refused_s.append(time.perf_counter() - began)
-        told.refused[error.code().name] = told.refused.get(error.code().name, 0) + 1
+        told.refused[error.code().name] += 1
         return
-    told.served_s.append(time.perf_counter() - began)
+    told.ended_s.append(time.perf_counter())
+    told.served_s.append(told.ended_s[-1] - began)
 
 
 async def closed(stub: router_pb2_grpc.RouterServiceStub, callers: int, seconds: float) -> float:
     """Requests a second that a fixed number of callers gets through; one who is refused comes back when told to."""
-    told, end = Told(), time.perf_counter() + seconds
+    told, began = Told(), time.perf_counter()
 
     async def call() -> None:
-        while time.perf_counter() < end:
+        while time.perf_counter() < began + seconds:
             before = len(told.refused_s)
             await ask(stub, told)
             if len(told.refused_s) > before:
                 await asyncio.sleep(RETRY_S)
 
     await asyncio.gather(*(call() for _ in range(callers)))
-    return len(told.served_s) / seconds
+    return told.rate(began, seconds)
 
 
-async def offered(channel: grpc.aio.Channel, rate: float, seconds: float) -> Told:
-    """Open loop: `rate` requests a second, whatever becomes of them; and a health check every 50 ms."""
-    told, stub, health = Told(), router_pb2_grpc.RouterServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+async def offered(channel: grpc.aio.Channel, rate: float, seconds: float, told: Told) -> float:
+    """What is served a second of `rate` requests, sent whatever becomes of them; and a health check every 50 ms."""
+    stub, health = router_pb2_grpc.RouterServiceStub(channel), health_pb2_grpc.HealthStub(channel)
     tasks: set[asyncio.Task[None]] = set()
     start, sent, ended = time.perf_counter(), 0, False
 
@@ -92,7 +102,7 @@ async def offered(channel: grpc.aio.Channel, rate: float, seconds: float) -> Tol
         await asyncio.sleep(0.005)
     ended = True
     await asyncio.gather(*tasks, probing)
-    return told
+    return told.rate(start, seconds)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -102,19 +112,26 @@ def quantile(values: list[float], share: float) -> float:
 
 async def measure(port: int, pid: int, args: argparse.Namespace) -> dict[str, object]:
     """The figures."""
+    slices = max(1, round(args.seconds / _SLICE_S))
+    slice_s = args.seconds / slices
+    unloaded, over, after = Told(), Told(), Told()
+    capacities, goodputs = [], []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = router_pb2_grpc.RouterServiceStub(channel)
         await closed(stub, 16, 3.0)
-        capacity = await closed(stub, args.callers, args.seconds / 2)
-        unloaded = await offered(channel, capacity / 2, args.seconds / 2)
-        over = await offered(channel, 2 * capacity, args.seconds)
+        for _ in range(slices):
+            capacities.append(await closed(stub, args.callers, slice_s / 2))
+            await offered(channel, capacities[-1] / 2, slice_s / 2, unloaded)
+            goodputs.append(await offered(channel, 2 * capacities[-1], slice_s, over))
         rss_mb = psutil.Process(pid).memory_info().rss / 2**20
         await asyncio.sleep(5.0)
-        after = await offered(channel, capacity / 2, args.seconds / 4)
+        await offered(channel, capacities[-1] / 2, args.seconds / 4, after)
+    shares = [goodput / capacity for goodput, capacity in zip(goodputs, capacities, strict=True)]
     return {
-        "capacity_rps": capacity,
-        "offered_rps": 2 * capacity,
-        "goodput_share_of_capacity": len(over.served_s) / args.seconds / capacity,
+        "capacity_rps": sum(capacities) / slices,
+        "capacities_rps": sorted(map(round, capacities)),
+        "goodput_share_of_capacity": sum(goodputs) / sum(capacities),
+        "goodput_shares": sorted(round(share, 2) for share in shares),
         "p99_s_unloaded": quantile(unloaded.served_s, 0.99),
         "p99_ratio_of_accepted": quantile(over.served_s, 0.99) / quantile(unloaded.served_s, 0.99),
         "refusals": len(over.refused_s),
