@@ -81,9 +81,9 @@ async def _serve(config: Config, config_path: Path | None, *, emulate_without_ke
 def _stall_less() -> None:
     """Spare the event loop what stops it for longer than a refusal may take (ADR 0028).
 
-    A collection walks all requests under way, for 6 to 20 ms where 200 are, and frees next to nothing: so what a started
-    service holds is kept out of collections, and they are made rare. The recorder's thread keeps the interpreter to
-    itself for a whole switch interval whenever the loop lets go of it to send or receive: so that is made short.
+    A collection walks all requests under way, for 6 to 20 ms where 200 are, and frees next to nothing: what a started
+    service holds is kept out of collections, and they are made rare. The recorder's thread keeps the interpreter for a
+    whole switch interval when the loop lets go of it to send or to receive: that is made short.
     """
     gc.collect()
     gc.freeze()
