@@ -48,7 +48,8 @@ class Told:
 
     def rate(self, began_s: float, seconds: float) -> float:
         """Served a second, but for the first second: nothing ends before it has begun."""
-        return sum(began_s + _RISE_S <= at_s < began_s + seconds for at_s in self.ended_s) / (seconds - _RISE_S)
+        rise_s = min(_RISE_S, seconds / 2)
+        return sum(began_s + rise_s <= at_s < began_s + seconds for at_s in self.ended_s) / (seconds - rise_s)
 
 
 async def ask(stub: router_pb2_grpc.RouterServiceStub, told: Told) -> None:
