@@ -82,8 +82,8 @@ def _stall_less() -> None:
     """Spare the event loop what stops it for longer than a refusal may take (ADR 0028).
 
     A collection walks all requests under way, for 6 to 20 ms where 200 are, and frees next to nothing: what a started
-    service holds is kept out of collections, and they are made rare. The recorder's thread keeps the interpreter for a
-    whole switch interval when the loop lets go of it to send or to receive: that is made short.
+    service holds is kept out of collections, and they are made rare. Another thread (the recorder's writes outcomes)
+    keeps the interpreter for a whole switch interval when the loop lets go of it to send: that is made short.
     """
     gc.collect()
     gc.freeze()
