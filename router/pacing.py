@@ -1,4 +1,4 @@
-"""Heavy work, one piece a turn of the event loop (ADR 0026).
+"""Heavy work, one piece every other turn of the event loop (ADR 0026, 0029).
 
 A loop runs in one turn whatever became ready in the last. Where many requests have their features, checks or responses
 made in one turn, a refusal or a health check, which need some turns and next to no work, wait for all of them. Here
@@ -29,11 +29,11 @@ class Pacing:
         return self._clock.monotonic_s() - self._line[0][1] if self._line else 0.0
 
     async def turn(self) -> None:
-        """Return when this turn of the loop is one's own: at once where nobody is before."""
+        """Return when a turn of the loop is one's own: at once where nobody had this one or the last."""
         loop = asyncio.get_running_loop()
         if not self._taken:
             self._taken = True
-            loop.call_soon(self._next)
+            loop.call_soon(self._rest)
             return
         mine = loop.create_future()
         self._line.append((mine, self._clock.monotonic_s()))
@@ -44,9 +44,13 @@ class Pacing:
             following, _ = self._line.popleft()
             if not following.done():
                 following.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
+                asyncio.get_running_loop().call_soon(self._rest)
                 return
         self._taken = False
+
+    def _rest(self) -> None:
+        """A turn for what does not stand in the line."""
+        asyncio.get_running_loop().call_soon(self._next)
 
 
 class Paced:
