@@ -126,7 +126,7 @@ def away(scale: float, seed: int) -> Result:
     result.none("locked: replies not recorded", unrecorded)
     result.none("locked: acknowledged and lost", lost)
     result.told("locked: overhead p99 before, while", f"{waits[0]:.0f}, {waits[1]:.0f} ms")
-    with _small_disk(16) as disk:
+    with _small_disk(max(16, int(16 * scale))) as disk:  # one that holds all outcomes once there is room
         if disk is None:
             result.told("disk full", "not tried: mounting a small disk needs root")
             return result
