@@ -9,8 +9,9 @@ from grpc_reflection.v1alpha import reflection
 from fallback.clock import Clock
 from router.admission import Admission
 from router.config import Config
+from router.feedback import FeedbackServicer
 from router.health import Health
-from router.servicer import FeedbackServicer, RouterServicer
+from router.servicer import RouterServicer
 from router.taking import make_server
 from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
 

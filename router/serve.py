@@ -24,6 +24,7 @@ from router.build import make_endpoints, make_generation, make_recorder, telemet
 from router.config import Config, ConfigError, load_config
 from router.config_sections import EndpointConfig
 from router.experience import Experience
+from router.feedback import FeedbackServicer
 from router.generation import Generation
 from router.health import Health
 from router.listener import make_listener, turn_away
@@ -32,7 +33,7 @@ from router.model_source import ModelSource
 from router.outcome import RequestIds
 from router.pacing import Pacing
 from router.replays import Replays
-from router.servicer import FeedbackServicer, RouterServicer
+from router.servicer import RouterServicer
 from router.store import Store, StoreError
 from router.store.sql import SqlStore
 from router.telemetry import Telemetry

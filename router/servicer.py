@@ -1,17 +1,13 @@
-"""proto ⇄ values. No decisions: it validates, hands over, and says how it ended."""
+"""The router service: proto ⇄ values. No decisions: it validates, hands over, and says how it ended."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
-from grpc_status import rpc_status
 
 from fallback.clock import Clock
 from router import logs
@@ -21,66 +17,16 @@ from router.completer import Ask
 from router.completion import Completion
 from router.fields import InvalidField
 from router.generation import Generation
-from router.outcome import Feedback, RequestIds
 from router.pacing import Pacing
 from router.policy import mistake_cost_usd
 from router.prompts import request_of
-from router.recorder import Recorder
 from router.replays import Replays
 from router.replies import decision_of, plan_of, response_of
-from router.status import Refusal, invalid
-from router.store import FeedbackStatus, StoreError
-from router.telemetry import RpcCall, Telemetry
-from router.translate import bounds_of, feedback_of, idempotency_key_of, labels_of, what_if_of, workload_of
-from router.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc
-
-Response = TypeVar("Response")
-_log = logging.getLogger(__name__)
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class _Rpc:
-    """Times one call, ends it with its status, and reports it to telemetry exactly once."""
-
-    def __init__(self, method: str, context: Context, clock: Clock, telemetry: Telemetry) -> None:
-        self._method = method
-        self._context: Any = context  # the stubs do not know abort_with_status
-        self._clock = clock
-        self._telemetry = telemetry
-        self._wall_s, self._started_s = clock.wall_s(), clock.monotonic_s()
-        self.metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        self.completion: Completion | None = None
-
-    async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:
-        """What `work` gives; a Refusal becomes its gRPC status with details."""
-        try:
-            response = await work()
-        except InvalidField as error:
-            refusal = invalid(error)
-        except Refusal as error:
-            refusal = error
-        except asyncio.CancelledError:
-            left_s = self._context.time_remaining()
-            self._ended("DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED")
-            raise
-        except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the caller gets a status
-            _log.error("unexpected %s in %s", type(error).__name__, self._method, exc_info=error)
-            refusal = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "an unexpected error; see the service's log")
-        else:
-            self._ended("OK")
-            return response
-        self._ended(refusal.code.name)
-        await self._context.abort_with_status(rpc_status.to_status(refusal.status))
-        raise AssertionError("abort never returns")
-
-    def _ended(self, status: str) -> None:
-        duration_s = self._clock.monotonic_s() - self._started_s
-        rpc = RpcCall(self._method, status, self._wall_s, duration_s, self.metadata)
-        outcome = self.completion.outcome if self.completion is not None else None
-        if outcome is None:
-            self._telemetry.rpc(rpc)
-        else:
-            self._telemetry.record(outcome, rpc)
+from router.rpc import Context, Response, Rpc
+from router.status import Refusal
+from router.telemetry import Telemetry
+from router.translate import bounds_of, idempotency_key_of, labels_of, what_if_of, workload_of
+from router.v1 import router_pb2, router_pb2_grpc
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -117,7 +63,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         if refusal is not None:
             return _refused(context, refusal, router_pb2.CompleteResponse())
         priority = _priority(self._generation(), request)
-        rpc = _Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
+        rpc = Rpc("router.v1.RouterService/Complete", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.CompleteResponse:
             async with self._admission.admitted(priority):
@@ -147,7 +93,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: router_pb2.RouteRequest, context: Context
     ) -> router_pb2.RouteResponse:
         """The decision alone."""
-        rpc = _Rpc("router.v1.RouterService/Route", context, self._clock, self._telemetry)
+        rpc = Rpc("router.v1.RouterService/Route", context, self._clock, self._telemetry)
 
         async def work() -> router_pb2.RouteResponse:
             await self._pacing.turn()
@@ -165,90 +111,6 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             )
 
         return await rpc.answer(work)
-
-
-class FeedbackServicer(feedback_pb2_grpc.FeedbackServiceServicer):
-    """ReportOutcome."""
-
-    def __init__(
-        self, *, generation: Callable[[], Generation], recorder: Recorder, clock: Clock, telemetry: Telemetry
-    ) -> None:
-        self._generation = generation
-        self._recorder = recorder
-        self._clock = clock
-        self._telemetry = telemetry
-
-    async def ReportOutcome(  # noqa: N802 - the wire's name
-        self, request: feedback_pb2.ReportOutcomeRequest, context: Context
-    ) -> feedback_pb2.ReportOutcomeResponse:
-        """Record a caller's judgement."""
-        rpc = _Rpc("router.v1.FeedbackService/ReportOutcome", context, self._clock, self._telemetry)
-
-        async def work() -> feedback_pb2.ReportOutcomeResponse:
-            generation = self._generation()
-            feedback_of(request, generation.limits)
-            feedback = Feedback(
-                request_id=request.request_id,
-                good=request.quality == feedback_pb2.QUALITY_GOOD,
-                sufficient_tier=request.sufficient_tier,
-                score=request.score if request.HasField("score") else None,
-                reason=request.reason,
-                reported_at_s=self._clock.wall_s(),
-            )
-            store_config = generation.config.store
-            window_s = store_config.feedback_window_s
-            try:
-                async with asyncio.timeout(store_config.max_wait_s):
-                    status, workload = await self._recorder.run(
-                        lambda store: (
-                            store.report(feedback, window_s=window_s),
-                            store.workload_of(feedback.request_id),
-                        )
-                    )
-            except (StoreError, TimeoutError):
-                raise _later("the store cannot take feedback now") from None
-            if status is FeedbackStatus.UNKNOWN:
-                since_s = self._since_made_s(feedback)
-                if self._recorder.behind or since_s < store_config.settle_s:
-                    raise _later("the outcome may not have reached the store yet", since_s)
-            already = _recorded(status)
-            if not already:
-                self._telemetry.feedback(workload, good=feedback.good)
-                drift = generation.completer.drift
-                drift.judged(feedback.request_id, good=feedback.good, at_s=feedback.reported_at_s)
-            return feedback_pb2.ReportOutcomeResponse(already_reported=already)
-
-        return await rpc.answer(work)
-
-    @staticmethod
-    def _since_made_s(feedback: Feedback) -> float:
-        """How long ago its request was made, by the id; inf for what no replica makes. Replicas' clocks may differ."""
-        made_at_s = RequestIds.made_at_s(feedback.request_id)
-        return math.inf if made_at_s is None else abs(feedback.reported_at_s - made_at_s)
-
-
-def _later(why: str, since_s: float = 0.0) -> Refusal:
-    """What a report needs is not there now. A report is not journalled: its answer is what the store says of it.
-
-    The longer it has not been there, the later it is worth asking again: 1 s to 60 s.
-    """
-    retry_s = min(60.0, max(1.0, since_s / 4))
-    return Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", why, retry_s)
-
-
-def _recorded(status: FeedbackStatus) -> bool:
-    """Whether it was reported before; Refusal where it could not be recorded."""
-    match status:
-        case FeedbackStatus.RECORDED:
-            return False
-        case FeedbackStatus.REPEATED:
-            return True
-        case FeedbackStatus.UNKNOWN:
-            raise Refusal(grpc.StatusCode.NOT_FOUND, "UNKNOWN_REQUEST", "no outcome with this request id")
-        case FeedbackStatus.EXPIRED:
-            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "EXPIRED", "the outcome is past the feedback window")
-        case FeedbackStatus.NO_REPLY:
-            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_REPLY", "the request had no reply to judge")
 
 
 _PRIORITIES = {

@@ -16,6 +16,7 @@ from router.build import make_generation
 from router.config import Config
 from router.drift import Drift
 from router.experience import Experience
+from router.feedback import FeedbackServicer
 from router.generation import Generation
 from router.outcome import Outcome, RequestIds
 from router.pacing import Pacing
@@ -23,7 +24,7 @@ from router.recorder import Recorder
 from router.replays import Replays
 from router.scoring import RouterModel
 from router.sequential import DriftSettings
-from router.servicer import FeedbackServicer, RouterServicer
+from router.servicer import RouterServicer
 from tests.simulation.disk import Disk, SimJournal, SimStore, SimWorker
 from tests.simulation.journal import History
 from tests.simulation.provider import SimProvider
