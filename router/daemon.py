@@ -16,7 +16,14 @@ class Worker(Protocol):
     """Where blocking calls run, one after the other."""
 
     async def call(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. The work goes on when the caller is cancelled."""
+        """What `work` returns or raises.
+
+        When the caller is cancelled, work that has begun goes on, and work that has not does not begin.
+        """
+
+    @property
+    def queued(self) -> int:
+        """Calls that have not begun, those of cancelled callers too."""
 
     def end(self) -> None:
         """Stop after the calls made so far, without waiting for them."""
@@ -31,11 +38,16 @@ class DaemonThread:
         self._thread: threading.Thread | None = None
 
     async def call(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. The work goes on when the caller is cancelled."""
+        """What `work` returns or raises.
+
+        When the caller is cancelled, work that has begun goes on, and work that has not does not begin.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
         def job() -> None:
+            if done.cancelled():
+                return  # nobody wants it: doing it would only hold up those who still wait
             result: Any = None
             problem: Exception | None = None
             try:
@@ -50,6 +62,11 @@ class DaemonThread:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         return await done
+
+    @property
+    def queued(self) -> int:
+        """Calls that have not begun, those of cancelled callers too."""
+        return self._jobs.qsize()
 
     def end(self) -> None:
         """Stop after the calls made so far, without waiting for them."""

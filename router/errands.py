@@ -22,7 +22,6 @@ class Errands:
     def __init__(self, store: Store, worker: Worker) -> None:
         self._store = store
         self._thread = worker
-        self._waiting = 0
         self._since_upkeep = 0
         self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
@@ -31,13 +30,9 @@ class Errands:
         """What the errand returns or raises; StoreError `overloaded` or `closed` without having begun it."""
         if self._closed:
             raise StoreError("closed")
-        if self._waiting >= ERRANDS:
+        if self._thread.queued >= ERRANDS:
             raise StoreError("overloaded", "too many errands are waiting for the store")
-        self._waiting += 1
-        try:
-            return await self._thread.call(partial(errand, self._store))
-        finally:
-            self._waiting -= 1
+        return await self._thread.call(partial(errand, self._store))
 
     def wrote(self, outcomes: int) -> None:
         """Every so many outcomes, have the store's upkeep done."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, make_url, text, update
+from sqlalchemy import make_url, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -27,7 +27,8 @@ from router.store import (
     sqlite,
 )
 from router.store.backend import Backend
-from router.store.schema import HEAD, alarm, audit, feedback, outcome, reply_cost, retained_text
+from router.store.schema import HEAD, alarm, audit, feedback
+from router.store.writing import OutcomeWriter
 
 READ_CHUNK = 200  # rows in memory, and in one read transaction, at a time
 _FOR_GOOD: Final = ("url", "path", "schema")  # what trying again does not help
@@ -62,9 +63,8 @@ class SqlStore:
             raise StoreError("url", "expected sqlite:///… or postgresql://…") from None
         self._engine = self._backend.open_engine(parsed)
         self._writes = self._engine.execution_options(writes=True)
-        self._insert_outcome, self._insert_cost, self._insert_retained, self._insert_audit, self._insert_alarm = (
-            self._backend.insert(table, self._engine) for table in (outcome, reply_cost, retained_text, audit, alarm)
-        )
+        self._outcomes = OutcomeWriter(self._backend, self._writes)
+        self._insert_audit, self._insert_alarm = (self._backend.insert(table, self._engine) for table in (audit, alarm))
         self._corrupt_rows = self._corrupt_alarms = 0
         self._at_head = False
         try:
@@ -90,30 +90,7 @@ class SqlStore:
         if not outcomes:
             return
         with self._errors():
-            rows = [codec.encode(one) for one in outcomes]
-            if not self._write_new(rows):
-                # Rare: some were there already. One by one, so that a known id brings nothing along.
-                with self._writes.begin() as connection:
-                    for row in rows:
-                        self._insert(connection, [row])
-
-    def _write_new(self, rows: Sequence[codec.Encoded]) -> bool:
-        """Write rows that are all new; False, with nothing written, when one was there already."""
-        with self._writes.connect() as connection, connection.begin() as transaction:
-            if not self._insert(connection, rows):
-                transaction.rollback()
-                return False
-        return True
-
-    def _insert(self, connection: Connection, rows: Sequence[codec.Encoded]) -> bool:
-        """Insert outcomes and, when all of them were new, what belongs to them; whether they were."""
-        if self._insert_outcome(connection, [row.outcome for row in rows]) != len(rows):
-            return False
-        if costs := [cost for row in rows for cost in row.reply_costs]:
-            self._insert_cost(connection, costs)
-        if texts := [row.retained for row in rows if row.retained is not None]:
-            self._insert_retained(connection, texts)
-        return True
+            self._outcomes.write([codec.encode(one) for one in outcomes])
 
     def report(self, feedback_: Feedback, *, window_s: float) -> FeedbackStatus:
         """Commit a judgement of an outcome received at most `window_s` before it. Raises StoreError."""

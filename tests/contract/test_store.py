@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, event
 
 from fallback.errors import Overloaded
 from fallback.types import Purpose, Reject
@@ -113,6 +114,26 @@ def test_an_id_seen_before_is_left_as_it_was(store: Store) -> None:
 def test_a_batch_that_names_an_id_twice_keeps_the_first(store: Store) -> None:
     store.write([make.outcome(1, workload="a"), make.outcome(1, workload="b")])
     assert [one.workload for one in stored(store)] == ["a"]
+
+
+@pytest.mark.parametrize("known", [1, 64])
+def test_known_ids_cost_a_group_a_few_statements_more_not_one_each(store: Store, known: int) -> None:
+    group = [make.outcome(n, attempts=[make.attempt()]) for n in range(1, 65)]
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        store.write(group[:known])
+        alone = len(statements)
+        store.write(group)
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert alone == 2  # outcomes and their replies' costs
+    assert len(statements) - alone == (1 + 1 + 2 if known < 64 else 1 + 1)
+    assert [int(one.request_id, 16) for one in stored(store)] == list(range(1, 65))
 
 
 def test_nothing_is_written_of_a_batch_that_cannot_be(store: Store) -> None:

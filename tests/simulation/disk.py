@@ -146,7 +146,7 @@ class SimJournal:
 class SimWorker:
     """Meets `router.daemon.Worker`: the work is done, one after the other, at some moment within its delay.
 
-    A killed process does no more of it.
+    What is cancelled before its turn does not begin; a killed process does no more of it.
     """
 
     def __init__(self, disk: Disk, rng: random.Random, alive: Callable[[], bool]) -> None:
@@ -154,25 +154,34 @@ class SimWorker:
         self._rng = rng
         self._alive = alive
         self._turn = asyncio.Lock()
+        self._queued = 0
+
+    @property
+    def queued(self) -> int:
+        """Calls that have not begun."""
+        return self._queued
 
     async def call(self, work: Callable[[], T]) -> T:
+        self._queued += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._queued -= 1
         doing = asyncio.ensure_future(self._do(work))
         doing.set_name("thread")  # goes on by itself, as a daemon thread does
+        doing.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(doing)
 
     def end(self) -> None:
         """Nothing to stop."""
 
     async def _do(self, work: Callable[[], T]) -> T:
-        async with self._turn:
-            delay_s = (
-                self._rng.expovariate(1 / 3.0) if self._disk.condition == "slow" else self._rng.uniform(0.0005, 0.01)
-            )
-            before = self._rng.random()
-            await asyncio.sleep(delay_s * before)
-            if not self._alive():
-                raise asyncio.CancelledError
-            try:
-                return work()
-            finally:
-                await asyncio.sleep(delay_s * (1 - before))
+        delay_s = self._rng.expovariate(1 / 3.0) if self._disk.condition == "slow" else self._rng.uniform(0.0005, 0.01)
+        before = self._rng.random()
+        await asyncio.sleep(delay_s * before)
+        if not self._alive():
+            raise asyncio.CancelledError
+        try:
+            return work()
+        finally:
+            await asyncio.sleep(delay_s * (1 - before))
