@@ -145,17 +145,20 @@ class Backlog:
             self._found("")
 
     async def _drain_group(self, size: int) -> int:
-        """How many outcomes went from the journal into the store; with none there, ask how it is."""
+        """How many outcomes went from the journal into the store. One in trouble is asked first how it is.
+
+        Reading a group takes the journal's thread longer than a reply may wait for it.
+        """
+        if self._troubled:
+            await self._ways.ping()
         try:
             group = await self._thread.call(partial(self._journal.peek, size))
         except StoreError:
-            group = []  # the journal's disk: nothing about the store; the next `recover` tries again
+            return 0  # the journal's disk: nothing about the store; the next `recover` tries again
         if group:
             await self._ways.write(group)
             await self._thread.call(partial(self._journal.drop, len(group)))
             self._drained += len(group)
-        elif self._troubled:
-            await self._ways.ping()
         return len(group)
 
     async def _set_apart(self, size: int) -> int:

@@ -108,6 +108,43 @@ async def test_a_store_that_hangs_costs_its_patience_once(
     assert counts(recorder)[:3] == (11, 0, 0)
 
 
+async def test_a_store_in_trouble_is_asked_and_brought_nothing(
+    recorder: Recorder, store: ScriptedStore, clock: FakeClock
+) -> None:
+    store.down = "unreachable"
+    for n in range(1, 65):
+        assert await recorder.record(make.outcome(n)) is True
+    await pass_time(recorder, clock, lambda: clock.now > 60)
+    assert store.groups == [ids(1)]  # the write that found it so
+    store.down = ""
+    await drained(recorder, clock)
+    assert store.groups[1:] == [ids(*range(1, 65))]
+
+
+async def test_what_is_given_up_before_it_began_comes_by_the_journal_alone(
+    recorder: Recorder, store: ScriptedStore, clock: FakeClock
+) -> None:
+    recorder._patience_s = PATIENCE_S
+    store.down = "unreachable"
+    for n in range(1, 66):
+        assert await recorder.record(make.outcome(n)) is True
+    store.down = ""
+    store.gate.clear()
+    await pass_time(recorder, clock, lambda: store.groups[-1] == ids(*range(1, 65)))
+    first, store.gate = store.gate, threading.Event()
+    first.set()
+    await until(lambda: store.groups[-1] == ids(65))  # under way when the next one comes
+    assert recorder.healthy
+    late = asyncio.create_task(recorder.record(make.outcome(66)))
+    await until(lambda: clock.wakes and clock.wakes[0] == clock.now + PATIENCE_S)
+    clock.advance(PATIENCE_S)
+    assert await late is True
+    assert recorder.problem == "slow"
+    store.gate.set()
+    await drained(recorder, clock)
+    assert store.written == ids(*range(1, 67))
+
+
 async def test_those_who_queued_behind_a_failing_group_are_recorded_too(
     recorder: Recorder, store: ScriptedStore
 ) -> None:
