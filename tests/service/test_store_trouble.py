@@ -31,7 +31,7 @@ async def store_health(service: Any) -> int:
 
 
 async def assert_later(service: Any, request_id: str) -> None:
-    """Feedback is refused for now, with the time after which to come back."""
+    """Feedback is refused, with the time after which to come back."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.feedback.ReportOutcome(report(request_id))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
